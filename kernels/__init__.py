@@ -1,0 +1,1 @@
+"""What is computed: operators, schedules, models, code generation, judging results."""

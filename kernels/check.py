@@ -1,0 +1,93 @@
+"""Makes a kernel's inputs and judges its outputs against a float64 reference and its bound."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.operators import find_family
+from kernels.operators.base import ElementWise, Estimate
+from kernels.pack import pack
+from kernels.plan import Kernel
+from toolchains.target import Target
+
+Array = NDArray[Any]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The worst element of a result: its distance from the reference and its bound."""
+
+    passed: bool
+    error: float
+    bound: float
+    reason: str = ""
+
+
+def make_inputs(kernel: Kernel) -> dict[str, Array]:
+    """Unpacked float32 inputs, uniform in the family's range; the same for every target."""
+    arrays = {}
+    scale = find_family(kernel.kind).input_scale
+    for operand in kernel.operands:
+        if operand.role == "output":
+            continue
+        seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
+        values = generator.uniform(-scale, scale, operand.shape)
+        arrays[operand.name] = values.astype(np.float32)
+    return arrays
+
+
+def input_bytes(kernel: Kernel, arrays: dict[str, Array], target: Target) -> bytes:
+    """What a runner reads: the operands in order, packed, in the target's byte order."""
+    parts = []
+    for operand in kernel.operands:
+        if operand.role != "output":
+            array = arrays[operand.name]
+            flat = pack(array, operand.packing) if operand.packing else array
+            parts.append(flat.astype(array.dtype.newbyteorder(target.byte_order)).tobytes())
+    return b"".join(parts)
+
+
+def reference(kernel: Kernel, arrays: dict[str, Array]) -> Estimate:
+    """The kernel's result in float64, its epilogue included."""
+    family = find_family(kernel.kind)
+    own = {name: arrays[name] for name in arrays}
+    estimate = family.reference(msgspec.convert(kernel.attributes, family.attributes), own)
+    for step in kernel.epilogue:
+        fused = find_family(step.kind)
+        if not isinstance(fused, ElementWise):
+            raise TypeError(f"{step.kind} is not element-wise")
+        operand = arrays[step.operand] if step.operand else None
+        attributes = msgspec.convert(step.attributes, fused.attributes)
+        estimate = fused.apply_estimate(attributes, estimate, operand)
+    return estimate
+
+
+def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Target) -> Verdict:
+    """Compare a runner's output with the reference; NaN where a number is due is wrong."""
+    shape = kernel.output.shape
+    found = np.frombuffer(output, dtype=np.dtype(np.float32).newbyteorder(target.byte_order))
+    if found.size != kernel.output.elements:
+        return Verdict(passed=False, error=float("inf"), bound=0.0,
+                       reason=f"{len(output)} bytes of output instead of {kernel.output.bytes}")
+    estimate = reference(kernel, arrays)
+    bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
+    error = np.abs(found.astype(np.float64) - estimate.value.ravel())
+    error[np.isnan(error)] = np.inf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(error == 0, 0.0, error / bound)
+    worst = int(np.argmax(share))
+    verdict = Verdict(passed=bool(share[worst] <= 1.0), error=float(error[worst]),
+                      bound=float(bound[worst]))
+    if verdict.passed:
+        return verdict
+    index = tuple(int(i) for i in np.unravel_index(worst, shape))
+    wrong = int(np.count_nonzero(share > 1.0))
+    return msgspec.structs.replace(verdict, reason=(
+        f"{kernel.output.name}{list(index)}: expected {estimate.value.ravel()[worst]:.9g}, "
+        f"found {found[worst]:.9g}, error {error[worst]:.3g} over the bound {bound[worst]:.3g}; "
+        f"{wrong} of {found.size} elements are wrong"))

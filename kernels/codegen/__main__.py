@@ -1,0 +1,29 @@
+"""`python -m kernels.codegen REQUEST.json`: compile the kernels that the request names.
+
+Reads the request and writes object files to its output folder, and nothing else. One
+line is printed for each finished kernel: its symbol.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from kernels.codegen.lower import compile_kernel
+from kernels.codegen.request import Request
+
+
+def main(path: str) -> None:
+    """Compile each kernel of the request at `path`."""
+    request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
+    out = Path(path).parent / request.out
+    out.mkdir(parents=True, exist_ok=True)
+    for kernel in request.kernels:
+        compile_kernel(kernel, request.target, out)
+        print(kernel.symbol, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,113 @@
+"""One kernel from its plan to an object file, through TVM's LLVM."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from kernels.codegen.builder import Builder
+from kernels.operators import find_family
+from kernels.operators.base import ElementWise
+from kernels.plan import Kernel
+from toolchains.target import Target
+
+
+def llvm_target(target: Target) -> Any:
+    """TVM's target for LLVM; the triple is always ours, never TVM's default."""
+    described: dict[str, Any] = {
+        "kind": "llvm", "mtriple": target.llvm.triple, "mcpu": target.llvm.cpu,
+        "vector-width": max(target.cpu.vector_bits, 64),
+    }
+    if target.llvm.features:
+        described["mattr"] = list(target.llvm.features)
+    if target.llvm.abi:
+        described["mabi"] = target.llvm.abi
+    if target.llvm.float_abi:
+        described["mfloat-abi"] = target.llvm.float_abi
+    return tvm.target.Target(described)
+
+
+def prim_func(kernel: Kernel, target: Target) -> Any:
+    """The kernel as a TIR function in the plain C ABI."""
+    family = find_family(kernel.kind)
+    builder = Builder(target.cpu, target.pointer_bits)
+
+    def epilogue(value: Any, pixel: Any, column: Any) -> Any:
+        for step in kernel.epilogue:
+            fused = find_family(step.kind)
+            if not isinstance(fused, ElementWise):
+                raise TypeError(f"{step.kind} is not element-wise")
+            value = builder.let(value)
+            operand = None
+            if step.operand:
+                whole = kernel.operand(step.operand).elements == kernel.output.elements
+                row = pixel * kernel.output.shape[-1] if whole and kernel.output.shape[:-1] else 0
+                place = row + column
+                operand = builder.load(builder.buffers[step.operand], place, builder.lanes(value))
+            attributes = msgspec.convert(step.attributes, fused.attributes)
+            value = fused.apply(builder, attributes, value, operand)
+        return value
+
+    return builder.function(kernel, lambda b: family.emit(b, kernel, epilogue))
+
+
+def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
+    """Write `<symbol>.o`, and `<symbol>.frame.o` whose unwind tables tell the stack's use.
+
+    TVM's default pipeline ends in functions that need its runtime. Here nothing but
+    intrinsics is lowered, and LLVM gets the function as it was built.
+    """
+    llvm = llvm_target(target)
+    module = tvm.IRModule({kernel.symbol: prim_func(kernel, target)})
+    module = tirx.transform.BindTarget(llvm)(module)
+    module = tirx.transform.LowerIntrin()(module)
+    built = tvm.get_global_func("target.build.llvm")(module, llvm)
+    text = built.inspect_source("ll")
+    write_object(strip(text, debug=True), out / f"{kernel.symbol}.frame.o")
+    write_object(strip(text), out / f"{kernel.symbol}.o")
+
+
+def write_object(text: str, path: Path) -> None:
+    """Assemble LLVM IR, which carries TVM's target in its metadata, into an ELF object."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        source = Path(folder) / "kernel.ll"
+        source.write_text(text, encoding="utf-8")
+        loaded = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
+        loaded.write_to_file(str(path), "o")
+
+
+DEBUG = ("    #dbg_", "!llvm.dbg.cu")
+RUNTIME = (
+    "@llvm.global_ctors", "@.str", "; Function Attrs", "declare void @TVMFFIError",
+    "  tail call fastcc void @__tvm_set_raised", "  call fastcc void @__tvm_set_raised",
+)
+FUNCTIONS = ("define weak ", "define internal ")
+
+
+def strip(text: str, *, debug: bool = False) -> str:
+    """LLVM IR without what TVM adds to every module and no kernel needs.
+
+    That is the report of a failed assertion to TVM's runtime (the assertion's `return -1`
+    stays), an empty list of constructors, two weak conversion functions of half precision,
+    which would be symbols without the library's prefix, and, unless `debug`, debug
+    information. What is left cannot unwind, and says so, or ARM's unwind tables would
+    refer to a C++ runtime.
+    """
+    kept = []
+    skipping = False
+    for line in text.splitlines():
+        skipping = skipping or line.startswith(FUNCTIONS)
+        if not skipping and not line.startswith(RUNTIME if debug else (*RUNTIME, *DEBUG)):
+            line = line if debug else re.sub(r",? !dbg !\d+", "", line)
+            if line.startswith("attributes #") and "nounwind" not in line:
+                line = line.replace("{", "{ nounwind", 1)
+            kept.append(line)
+        skipping = skipping and line != "}"
+    return "\n".join(kept) + "\n"

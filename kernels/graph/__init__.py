@@ -1,0 +1,1 @@
+"""Program in, Plan out: grouping, schedules, packing, memory; no TVM."""

@@ -1,0 +1,67 @@
+"""From a Program to the Plan for one target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from kernels.operators import find_family
+from kernels.plan import Kernel, Operand, Plan, Step
+from kernels.program import Operator, Program, Role, Tensor
+from toolchains.target import Target
+
+ORDER = ("input", "weight", "bias", "residual", "output")
+"""Roles in the order of a kernel's signature."""
+
+
+def plan(program: Program, target: Target) -> Plan:
+    """Every group of operators as one kernel, scheduled for the target."""
+    groups: dict[str, list[Operator]] = {}
+    for operator in program.operators:
+        groups.setdefault(operator.group or operator.name, []).append(operator)
+    return Plan(
+        library=program.name, target=target.name, source=program.source,
+        kernels=tuple(
+            _kernel(program, target, name, operators) for name, operators in groups.items()
+        ),
+    )
+
+
+def _kernel(program: Program, target: Target, name: str, operators: Sequence[Operator]) -> Kernel:
+    leading, *fused = operators
+    family = find_family(leading.kind)
+    operands: list[Operand] = []
+
+    def operand(tensor: Tensor, role: str) -> str:
+        short = tensor.name.removeprefix(f"{name}.")
+        operands.append(Operand(name=short, role=role, shape=tensor.shape, layout=tensor.layout,
+                                dtype=tensor.dtype))
+        return short
+
+    for given in map(program.tensor, leading.inputs):
+        operand(given, "weight" if given.role is Role.CONSTANT else "input")
+    steps = []
+    for operator in fused:
+        second = [program.tensor(given) for given in operator.inputs[1:]]
+        for tensor in second:
+            operand(tensor, "bias" if tensor.role is Role.CONSTANT else "residual")
+        steps.append(Step(kind=operator.kind, attributes=operator.attributes,
+                          operand=operands[-1].name if second else ""))
+    operand(program.tensor(operators[-1].outputs[0]), "output")
+
+    attributes = msgspec.convert(leading.attributes, family.attributes)
+    shapes = {o.name: o.shape for o in operands}
+    weights = frozenset(o.name for o in operands if o.role == "weight")
+    planned = family.plan(attributes, shapes, weights, target.cpu)
+    flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
+    return Kernel(
+        name=name, symbol=f"{program.name}_{name}", kind=leading.kind,
+        attributes=leading.attributes, epilogue=tuple(steps),
+        operands=tuple(
+            msgspec.structs.replace(o, packing=planned.packing.get(o.name))
+            for o in sorted(operands, key=lambda o: ORDER.index(o.role))
+        ),
+        schedule=msgspec.to_builtins(planned.schedule) if planned.schedule else {},
+        arena_bytes=planned.arena_bytes, flops=flops, count=leading.count,
+    )

@@ -1,0 +1,112 @@
+"""Matrix products: C[m, n] = op(A) op(B), row-major, with a fused epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from kernels.operators.base import (
+    Array, Definition, Entry, Epilogue, Estimate, Family, Planned, Shape, positive,
+)
+from kernels.plan import Kernel, Packing
+from kernels.program import Role, Tensor
+from kernels.schedules import contraction
+from kernels.schedules.tiles import Window
+from toolchains.target import CPU
+
+Transpose = Literal["nn", "nt", "tn", "tt"]
+
+
+class GemmEntry(Entry, frozen=True, kw_only=True):
+    """`transpose`: which of A and B is stored transposed, as in BLAS; `weights`: default B."""
+
+    m: int
+    n: int
+    k: int
+    transpose: Transpose = "nn"
+    weights: tuple[Literal["b"], ...] = ("b",)
+
+
+class GemmAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Attributes of a matrix product."""
+
+    transpose: Transpose = "nn"
+
+
+class Gemm(Family):
+    """A is [m, k] ([k, m] if transposed), B is [k, n] ([n, k] if transposed)."""
+
+    kind = "gemm"
+    entry = GemmEntry
+    attributes = GemmAttributes
+
+    def define(self, entry: GemmEntry) -> Definition:
+        """Tensors a, b and c."""
+        m, n, k = positive("m, n, k", (entry.m, entry.n, entry.k))
+        a, b = entry.transpose
+        role = Role.CONSTANT if "b" in entry.weights else Role.INPUT
+        return Definition(
+            attributes={"transpose": entry.transpose},
+            operands=(
+                Tensor(name="a", shape=(m, k) if a == "n" else (k, m), role=Role.INPUT),
+                Tensor(name="b", shape=(k, n) if b == "n" else (n, k), role=role),
+            ),
+            output=Tensor(name="c", shape=(m, n), role=Role.OUTPUT),
+        )
+
+    def flops(self, attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> int:
+        """2 m n k."""
+        m, n, k = _extents(attributes, shapes)
+        return 2 * m * n * k
+
+    def plan(self, attributes: GemmAttributes, shapes: Mapping[str, Shape],
+             weights: frozenset[str], cpu: CPU) -> Planned:
+        """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
+        m, n, k = _extents(attributes, shapes)
+        schedule = contraction.choose(_window(m, k), n, cpu)
+        transposed = attributes.transpose[1] == "t"
+        if "b" in weights:
+            permute = (1, 0) if transposed else (0, 1)
+            packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr)
+            return Planned(schedule=schedule, packing={"b": packing})
+        return Planned(schedule=schedule, arena_bytes=4 * k * n if transposed else 0)
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """One image row of m pixels with k channels, one tap."""
+        attributes = msgspec.convert(kernel.attributes, GemmAttributes)
+        m, n, k = _extents(attributes, {o.name: o.shape for o in kernel.operands})
+        schedule = msgspec.convert(kernel.schedule, contraction.Contraction)
+        a_transposed, b_transposed = (c == "t" for c in attributes.transpose)
+        image = contraction.Image(
+            batch=0, row=0, pixel=1 if a_transposed else k, channel=m if a_transposed else 1)
+        packed = kernel.operand("b").packing is not None
+        panels = b.buffers["b"]
+        if not packed and b_transposed:
+            panels = b.buffers["arena"]
+            contraction.emit_packing(b, b.buffers["b"], panels, k, n, schedule.nr, (1, k))
+            packed = True
+
+        def finish(value: Any, pixel: Any, column: Any) -> None:
+            b.store(b.buffers["c"], pixel * n + column, epilogue(value, pixel, column))
+
+        contraction.emit(b, _window(m, k), n, schedule, image, b.buffers["a"], panels, finish,
+                         packed=packed)
+
+    def reference(self, attributes: GemmAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """k products and k additions: k roundings fused, at most k + 1 apart."""
+        a, b = arrays["a"].astype(np.float64), arrays["b"].astype(np.float64)
+        a = a.T if attributes.transpose[0] == "t" else a
+        b = b.T if attributes.transpose[1] == "t" else b
+        return Estimate(value=a @ b, magnitude=np.abs(a) @ np.abs(b), roundings=a.shape[1] + 1)
+
+
+def _window(m: int, k: int) -> Window:
+    return Window(batch=1, in_h=1, in_w=m, channels=k, out_h=1, out_w=m)
+
+
+def _extents(attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
+    m, k = shapes["a"] if attributes.transpose[0] == "n" else shapes["a"][::-1]
+    return m, shapes["c"][1], k

@@ -1,0 +1,182 @@
+"""Pooling: maximum, average, and the average over a whole image, NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kernels.operators.base import (
+    Array, Definition, Entry, Epilogue, Estimate, Family, Planned, Shape, exact, positive,
+)
+from kernels.operators.window import Image, WindowAttributes, slide, taps
+from kernels.plan import Kernel
+from kernels.program import Role, Tensor
+from kernels.schedules import channels
+from toolchains.target import CPU
+
+LOWEST = -float("inf")
+
+
+class PoolEntry(Entry, frozen=True, kw_only=True):
+    """A pooling in a listing."""
+
+    inputs: Image
+    attributes: WindowAttributes
+
+
+class _Pool(Family):
+    """What all poolings share; subclasses say how elements are folded."""
+
+    entry = PoolEntry
+    attributes: Any = WindowAttributes
+
+    def define(self, entry: Any) -> Definition:
+        """Tensors x and y, NHWC."""
+        window = slide(self.window_attributes(entry.attributes, entry.inputs.x), entry.inputs.x)
+        shape = (window.batch, window.out_h, window.out_w, window.channels)
+        return Definition(
+            attributes=msgspec.to_builtins(entry.attributes),
+            operands=(Tensor(name="x", shape=entry.inputs.x, layout="NHWC", role=Role.INPUT),),
+            output=Tensor(name="y", shape=shape, layout="NHWC", role=Role.OUTPUT),
+        )
+
+    def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
+        """The window that is slid over an image of shape `x`."""
+        del x
+        return attributes
+
+    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+        """One for each element of the result and tap; padding is counted."""
+        kernel = self.window_attributes(attributes, shapes["x"]).kernel
+        return int(np.prod(shapes["y"])) * kernel[0] * kernel[1]
+
+    def plan(self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str],
+             cpu: CPU) -> Planned:
+        """Channels in vectors."""
+        window = slide(self.window_attributes(attributes, shapes["x"]), shapes["x"])
+        return Planned(schedule=channels.choose(window, cpu))
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """Fold each window and store the result."""
+        attributes = msgspec.convert(kernel.attributes, self.attributes)
+        shape = kernel.operand("x").shape
+        window = slide(self.window_attributes(attributes, shape), shape)
+
+        def finish(value: Any, pixel: Any, channel: Any, inside: tuple[Any, int]) -> None:
+            value = epilogue(self.finish(b, attributes, value, inside), pixel, channel)
+            b.store(b.buffers["y"], pixel * window.channels + channel, value)
+
+        channels.emit_window(
+            b, window, msgspec.convert(kernel.schedule, channels.Sliding), b.buffers["x"],
+            initial=self.initial, finish=finish,
+            combine=lambda total, element, *_: self.fold(b, total, element))
+
+    initial: float
+
+    def fold(self, b: Any, total: Any, element: Any) -> Any:
+        """One more element."""
+        raise NotImplementedError
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+        """From the fold to the result; `inside` taps (rows, columns) lay in the image."""
+        raise NotImplementedError
+
+
+class MaxPool(_Pool):
+    """The largest element under the window; padding never wins."""
+
+    kind = "max_pool"
+    initial = LOWEST
+
+    def fold(self, b: Any, total: Any, element: Any) -> Any:
+        """The larger of the two."""
+        return b.select(element > total, element, total)
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+        """The fold is the result."""
+        return value
+
+    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
+        """No rounding: the result is exact."""
+        window = slide(attributes, arrays["x"].shape)
+        return exact(np.max([e for _, _, e in taps(window, arrays["x"], LOWEST)], axis=0))
+
+
+class AverageAttributes(WindowAttributes, frozen=True, kw_only=True):
+    """`count_include_pad` divides by the window's size also where padding lies under it."""
+
+    count_include_pad: bool = False
+
+
+class AverageEntry(Entry, frozen=True, kw_only=True):
+    """An average pooling in a listing."""
+
+    inputs: Image
+    attributes: AverageAttributes
+
+
+class AveragePool(_Pool):
+    """The mean of the elements under the window."""
+
+    kind = "average_pool"
+    entry = AverageEntry
+    attributes = AverageAttributes
+    initial = 0.0
+
+    def fold(self, b: Any, total: Any, element: Any) -> Any:
+        """The sum of the two."""
+        return total + element
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+        """Divide by the number of elements."""
+        rows, columns = inside
+        if attributes.count_include_pad:
+            rows, columns = attributes.kernel
+        count = b.float_of(rows * columns)
+        return value / b.splat(count, b.lanes(value))
+
+    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
+        """As many additions as elements, and a division."""
+        attributes = self.window_attributes(attributes, arrays["x"].shape)
+        window = slide(attributes, arrays["x"].shape)
+        parts = list(taps(window, arrays["x"], np.nan))
+        inside = sum(~np.isnan(e) for _, _, e in parts)
+        taps_of_kernel = window.kernel[0] * window.kernel[1]
+        count = taps_of_kernel if attributes.count_include_pad else inside
+        return Estimate(
+            value=sum(np.nan_to_num(e) for _, _, e in parts) / count,
+            magnitude=sum(np.abs(np.nan_to_num(e)) for _, _, e in parts) / count,
+            roundings=taps_of_kernel + 1,
+        )
+
+
+class GlobalAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nothing to say: the window is the image."""
+
+
+class GlobalEntry(Entry, frozen=True, kw_only=True):
+    """A global average pooling in a listing."""
+
+    inputs: Image
+    attributes: GlobalAttributes = GlobalAttributes()
+
+
+class GlobalAveragePool(AveragePool):
+    """The mean over the whole image, for each channel."""
+
+    kind = "global_average_pool"
+    entry = GlobalEntry
+    attributes = GlobalAttributes
+
+    def window_attributes(self, attributes: Any, x: Shape) -> AverageAttributes:
+        """A window as large as the image."""
+        _, height, width, _ = positive("inputs.x", x, rank=4)
+        return AverageAttributes(kernel=(height, width))
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+        """Divide by the number of elements of the image."""
+        rows, columns = inside
+        return super().finish(b, AverageAttributes(kernel=(rows, columns)), value, inside)

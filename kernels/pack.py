@@ -1,0 +1,88 @@
+"""Packing of weights: `python -m kernels.pack MANIFEST KERNEL IN.npy OUT.bin`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import InputError, KernfitError, UsageError, did_you_mean
+from kernels.manifest import Manifest
+from kernels.plan import Packing
+
+
+def pack(array: NDArray[Any], packing: Packing) -> NDArray[Any]:
+    """The elements of `array` in the packed order, as a vector; only moves, no arithmetic."""
+    matrix = array.transpose(packing.permute).reshape(packing.rows, packing.columns)
+    full = packing.columns // packing.panel * packing.panel
+    panels = matrix[:, :full].reshape(packing.rows, -1, packing.panel)
+    return np.concatenate([panels.transpose(1, 0, 2).ravel(), matrix[:, full:].ravel()])
+
+
+def unpack(vector: NDArray[Any], packing: Packing, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The inverse of `pack` for a tensor of `shape`."""
+    full = packing.columns // packing.panel * packing.panel
+    panels = vector[: packing.rows * full].reshape(-1, packing.rows, packing.panel)
+    matrix = np.concatenate(
+        [panels.transpose(1, 0, 2).reshape(packing.rows, full),
+         vector[packing.rows * full :].reshape(packing.rows, -1)], axis=1)
+    permuted = tuple(shape[axis] for axis in packing.permute)
+    return matrix.reshape(permuted).transpose(np.argsort(packing.permute))
+
+
+def pack_file(manifest: Path, kernel: str, source: Path, target: Path, operand: str = "") -> None:
+    """Pack the array in `source` for an operand (default: the only weight) of a kernel."""
+    try:
+        described = msgspec.json.decode(manifest.read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f"{manifest}: not a manifest of kernfit: {error}") from error
+    kernels = {entry.name: entry for entry in described.kernels}
+    if kernel not in kernels:
+        raise UsageError(f"no kernel '{kernel}' in {manifest}{did_you_mean(kernel, kernels)}")
+    packed = {o.name: o for o in kernels[kernel].operands if o.packing}
+    name = operand or next(iter(packed), "")
+    if name not in packed:
+        raise UsageError(f"kernel '{kernel}' has no packed operand '{name}'{did_you_mean(name, packed)}")
+    wanted = packed[name]
+    try:
+        array = np.load(source, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: not an array that NumPy can read: {error}") from error
+    if array.shape != wanted.shape:
+        raise InputError(f"{source}: shape {list(array.shape)}, but {kernel}.{name} is {list(wanted.shape)}")
+    if array.dtype != np.dtype(wanted.dtype.value):
+        raise InputError(f"{source}: {array.dtype}, but {kernel}.{name} is {wanted.dtype.value}")
+    order = "<" if described.endianness == "little" else ">"
+    packing = wanted.packing
+    assert packing is not None
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    scratch.write_bytes(pack(array, packing).astype(array.dtype.newbyteorder(order)).tobytes())
+    scratch.replace(target)
+
+
+def main() -> int:
+    """Parse the command line; returns an exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.pack", description="Pack a weight for a kernel of a library.")
+    parser.add_argument("manifest", type=Path, help="manifest.json of the library")
+    parser.add_argument("kernel", help="the kernel's name")
+    parser.add_argument("source", type=Path, metavar="IN.npy", help="the unpacked array")
+    parser.add_argument("target", type=Path, metavar="OUT.bin", help="where the packed bytes go")
+    parser.add_argument("--operand", default="", help="which operand, if several are packed")
+    given = parser.parse_args()
+    try:
+        pack_file(given.manifest, given.kernel, given.source, given.target, given.operand)
+    except KernfitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

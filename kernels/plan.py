@@ -1,0 +1,99 @@
+"""Plan: the kernels that a Program becomes on one target, with everything decided.
+
+Made by `kernels.graph` without TVM, so that a build can tell from it what is cached.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import msgspec
+
+from kernels.program import Attribute, ElementType
+
+ARENA_ALIGNMENT = 64
+"""Alignment of the arena in bytes: a cache line, and the widest vector, of every target."""
+
+
+class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an operand is stored so that a kernel reads it front to back.
+
+    The tensor's axes are permuted by `permute`, the result is read as a row-major matrix
+    of `rows` x `columns`, and the matrix is cut into panels of `panel` columns (the last
+    one narrower), each stored contiguously, row after row (Goto and Van de Geijn, ACM
+    TOMS 34(3), 2008, section 4).
+    """
+
+    permute: tuple[int, ...]
+    rows: int
+    columns: int
+    panel: int
+
+
+class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One pointer in a kernel's signature. `role` is what the caller thinks of it."""
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    layout: str
+    dtype: ElementType = ElementType.FLOAT32
+    packing: Packing | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes; packing does not change it."""
+        return self.elements * self.dtype.bytes
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An element-wise operator fused into the epilogue; `operand` names its second input."""
+
+    kind: str
+    attributes: dict[str, Attribute] = {}
+    operand: str = ""
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One C function with static shapes. `operands` are in the order of its signature."""
+
+    name: str
+    symbol: str
+    kind: str
+    attributes: dict[str, Attribute]
+    epilogue: tuple[Step, ...]
+    operands: tuple[Operand, ...]
+    schedule: dict[str, int | str]
+    arena_bytes: int
+    flops: int
+    count: int = 1
+
+    def operand(self, name: str) -> Operand:
+        """The operand of that name; KeyError if there is none."""
+        for operand in self.operands:
+            if operand.name == name:
+                return operand
+        raise KeyError(name)
+
+    def by_role(self, role: str) -> tuple[Operand, ...]:
+        """Operands of one role, in order."""
+        return tuple(operand for operand in self.operands if operand.role == role)
+
+    @property
+    def output(self) -> Operand:
+        """The operand that the kernel writes."""
+        return self.by_role("output")[0]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All kernels of one library for one target."""
+
+    library: str
+    target: str
+    source: str
+    kernels: tuple[Kernel, ...]

@@ -1,0 +1,102 @@
+"""Program, the waist of kernfit: what is to be computed, as typed and serialised data.
+
+A Program is at ONNX's granularity: readers of any format produce one, and everything
+behind works on nothing else. It knows no target and no schedule.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import prod
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Attribute: TypeAlias = bool | int | float | str | tuple[int, ...]
+
+
+class ElementType(StrEnum):
+    """Element types by ONNX's names."""
+
+    FLOAT32 = "float32"
+
+    @property
+    def bytes(self) -> int:
+        """Size of one element in bytes."""
+        return 4
+
+
+class Role(StrEnum):
+    """What a tensor is to the program; the C signature follows from it."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    CONSTANT = "constant"
+    STATE = "state"
+    INTERNAL = "internal"
+
+
+class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Affine quantisation, real = scale * (stored - zero_point), per tensor or along an axis."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named array of static shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    dtype: ElementType = ElementType.FLOAT32
+    layout: str = "rows"
+    quantization: Quantization | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes, unpacked."""
+        return self.elements * self.dtype.bytes
+
+
+class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node: `kind` names a module of `kernels.operators`, operands are tensor names.
+
+    Operators with the same `group` become one kernel of that name, the first of them
+    leading and the rest fused into its epilogue; an empty group leaves it to fusion.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Attribute] = {}
+    group: str = ""
+    count: int = 1
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All operators and tensors of one model.
+
+    `form` is `listing` for a bag of kernels without values, which has no `_run`, and
+    `network` for a whole model.
+    """
+
+    name: str
+    form: Literal["listing", "network"]
+    source: str
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name; KeyError if there is none."""
+        return self._by_name()[name]
+
+    def _by_name(self) -> dict[str, Tensor]:
+        return {tensor.name: tensor for tensor in self.tensors}

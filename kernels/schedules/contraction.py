@@ -1,0 +1,228 @@
+"""Products summed over taps and channels: matrix products and convolutions.
+
+The register tile holds `mr` output pixels by `nr` output columns, its accumulators stay
+in registers over the whole sum, and the second operand is read from panels of `nr`
+columns (Goto and Van de Geijn, ACM TOMS 34(3), 2008). Edge tiles are kernels of their
+own with exact shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from kernels.schedules.tiles import Run, Window, pieces, runs, spread
+from toolchains.target import CPU
+
+Finish = Callable[[Any, Any, Any], None]
+"""finish(vector, pixel, column): the epilogue and the store of one vector of results."""
+
+
+class Contraction(msgspec.Struct, frozen=True, kw_only=True):
+    """The schedule: register tile `mr` x `nr`, `ku` channels loaded at once, outer loop."""
+
+    mr: int
+    nr: int
+    ku: int
+    outer: Literal["panels", "pixels"]
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the first operand lies: its strides in elements."""
+
+    batch: int
+    row: int
+    pixel: int
+    channel: int = 1
+
+
+def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
+    """The register tile of least estimated cost, edges included, and the outer loop.
+
+    A step of the sum over a tile of m x v vectors issues m * v multiply-adds, m + v loads
+    and about two instructions of loop; it takes no less than the latency of the chain
+    through an accumulator (Low, Igual, Smith, Quintana-Orti, "Analytical modeling is
+    enough for high-performance BLIS", ACM TOMS 43(2), 2016, section 3.1). The tile must
+    fit in the registers: m * v accumulators, v columns, and the broadcast factor (m of
+    them where a multiply-add takes a lane as its operand, and the lanes are loaded at
+    once).
+    """
+    ku = cpu.lanes if cpu.lane_operand else 1
+    best: tuple[float, Contraction] | None = None
+    for vectors in range(1, cpu.registers):
+        for mr in range(1, cpu.registers):
+            factors = mr if cpu.lane_operand else 1
+            if cpu.register_group > 1:
+                factors = 0
+            if mr * vectors + vectors + factors > cpu.registers:
+                continue
+            nr = vectors * cpu.lanes
+            cost = 0.0
+            for rows, count in _counted(spread(window.out_w, mr)):
+                for width, panels in _panels(columns, nr):
+                    parts = len(pieces(width, cpu.lanes))
+                    issue = rows * parts + rows / ku + parts + 2
+                    chain = cpu.fma_latency * cpu.fma_per_cycle
+                    cost += count * panels * max(issue, chain)
+            if best is None or cost < best[0] * (1 - 1e-9):
+                best = cost, Contraction(mr=mr, nr=min(nr, columns), ku=ku, outer="panels")
+    if best is None:
+        raise ValueError("no register tile fits: the CPU description has too few registers")
+    chosen = best[1]
+    return msgspec.structs.replace(chosen, outer=_outer(window, columns, chosen, cpu))
+
+
+def _outer(
+    window: Window, columns: int, tile: Contraction, cpu: CPU
+) -> Literal["panels", "pixels"]:
+    """The outer loop that brings fewer bytes past the second-level cache.
+
+    Panels outside read the image once for each panel unless it stays in that cache;
+    pixels outside read all the panels once for each tile likewise.
+    """
+    image = 4 * window.batch * window.in_h * window.in_w * window.channels
+    weights = 4 * window.kernel[0] * window.kernel[1] * window.channels * columns
+    panels = -(-columns // tile.nr)
+    tiles = window.batch * window.out_h * len(spread(window.out_w, tile.mr))
+    half = cpu.l2.bytes // 2
+    by_panels = weights + image * (panels if image > half else 1)
+    by_pixels = image + weights * (tiles if weights > half else 1)
+    return "panels" if by_panels <= by_pixels else "pixels"
+
+
+def _counted(sizes: list[int]) -> list[tuple[int, int]]:
+    return [(size, sizes.count(size)) for size in sorted(set(sizes))]
+
+
+def _panels(columns: int, nr: int) -> list[tuple[int, int]]:
+    """(width, count) of the panels: the full ones, then the narrower last one."""
+    full, rest = divmod(columns, nr)
+    return [part for part in ((nr, full), (rest, 1 if rest else 0)) if part[1]]
+
+
+def emit(
+    b: Any,
+    window: Window,
+    columns: int,
+    schedule: Contraction,
+    image: Image,
+    x: Any,
+    w: Any,
+    finish: Finish,
+    *,
+    packed: bool = True,
+) -> None:
+    """Emit the loops. `w` is packed in panels of `nr`, or row-major where not `packed`."""
+    rows = runs(window, schedule.mr)
+    depth = window.kernel[0] * window.kernel[1] * window.channels
+
+    def panel(batch: Any, line: Any, run: Run, first: Any, column: Any, width: int) -> None:
+        """One register tile: output columns `first`... by `width` columns."""
+        start = column * depth if packed else column
+        _tile(b, window, schedule, image, (x, w), run, (batch, line, first),
+              (start, width if packed else columns), pieces(width, b.cpu.lanes), column, finish)
+
+    def over_pixels(body: Callable[..., None]) -> None:
+        with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line:
+            for run in rows:
+                with b.loop(0, run.repeat) as tile:
+                    body(batch, line, run, tile * run.rows + run.first)
+
+    def over_panels(body: Callable[..., None]) -> None:
+        column = 0
+        for width, count in _panels(columns, schedule.nr):
+            with b.loop(0, count) as number:
+                body(number * width + column, width)
+            column += count * width
+
+    if schedule.outer == "panels":
+        over_panels(lambda column, width: over_pixels(
+            lambda batch, line, run, first: panel(batch, line, run, first, column, width)))
+    else:
+        over_pixels(lambda batch, line, run, first: over_panels(
+            lambda column, width: panel(batch, line, run, first, column, width)))
+
+
+def _tile(
+    b: Any,
+    window: Window,
+    schedule: Contraction,
+    image: Image,
+    operands: tuple[Any, Any],
+    run: Run,
+    place: tuple[Any, Any, Any],
+    panel: tuple[Any, int],
+    vectors: list[tuple[int, int]],
+    column: Any,
+    finish: Finish,
+) -> None:
+    x, w = operands
+    batch, line, first = place
+    start, row_stride = panel
+    accumulators = b.registers([width for _ in range(run.rows) for _, width in vectors])
+    for number, width in enumerate([width for _ in range(run.rows) for _, width in vectors]):
+        accumulators[number] = b.constant(0.0, width)
+
+    low, high = vertical_taps(b, window, line)
+    with b.loop(low, high) as tap:
+        height = line * window.stride[0] + tap - window.top
+        pixel = first * window.stride[1] - window.left
+        origin = batch * image.batch + height * image.row + pixel * image.pixel
+        for tap_low, tap_high, rows in run.segments:
+            begin, end = tap_low * window.channels, tap_high * window.channels
+            line_of_w = tap * (window.kernel[1] * window.channels)
+
+            def step(q: Any, ku: int, rows: tuple[int, ...] = rows, line_of_w: Any = line_of_w,
+                     origin: Any = origin) -> None:
+                factors = [
+                    b.load(x, origin + row * window.stride[1] * image.pixel + q * image.channel, ku)
+                    for row in rows
+                ]
+                for unroll in range(ku):
+                    weights = [
+                        b.load(w, start + (line_of_w + q + unroll) * row_stride + offset, width)
+                        for offset, width in vectors
+                    ]
+                    for row, factor in zip(rows, factors, strict=True):
+                        scalar = b.lane(factor, unroll)
+                        for number, (_, width) in enumerate(vectors):
+                            place = row * len(vectors) + number
+                            accumulators[place] = b.fma(
+                                b.splat(scalar, width), weights[number], accumulators[place])
+
+            ku = schedule.ku if image.channel == 1 else 1
+            whole = (end - begin) // ku
+            if whole:
+                with b.loop(0, whole) as q:
+                    step(q * ku + begin, ku)
+            if begin + whole * ku < end:
+                with b.loop(begin + whole * ku, end) as q:
+                    step(q, 1)
+
+    for row in range(run.rows):
+        for number, (offset, _) in enumerate(vectors):
+            output = (batch * window.out_h + line) * window.out_w + first + row
+            finish(accumulators[row * len(vectors) + number], output, column + offset)
+
+
+def vertical_taps(b: Any, window: Window, line: Any) -> tuple[Any, Any]:
+    """The range of vertical taps inside the image for an output line."""
+    start = line * window.stride[0] - window.top
+    bottom = (window.out_h - 1) * window.stride[0] - window.top + window.kernel[0]
+    low = b.maximum(0, 0 - start) if window.top else 0
+    high = b.minimum(window.kernel[0], window.in_h - start) if bottom > window.in_h else window.kernel[0]
+    return low, high
+
+
+def emit_packing(b: Any, source: Any, target: Any, depth: int, columns: int, nr: int,
+                 strides: tuple[int, int]) -> None:
+    """Copy a matrix of `depth` x `columns` with the given strides into panels of `nr`."""
+    column = 0
+    for width, count in _panels(columns, nr):
+        with b.loop(0, count) as number, b.loop(0, depth) as q, b.loop(0, width) as lane:
+            place = number * width + column
+            value = b.load(source, q * strides[0] + (place + lane) * strides[1], 1)
+            b.store(target, place * depth + q * width + lane, value)
+        column += count * width

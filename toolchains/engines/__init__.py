@@ -1,0 +1,31 @@
+"""Engines: where a build step runs. A step is `python -m MODULE REQUEST.json`, on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+from toolchains.target import Target
+
+STEP_TIMEOUT = 3600.0
+
+
+class Engine(Protocol):
+    """What the conductor needs of an engine."""
+
+    name: str
+    compiler: Literal["zig", "gcc"]
+
+    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
+        """Make ready what steps for the target need; an image, for instance."""
+
+    def identity(self) -> str:
+        """What a result may depend on: the engine's name and the version of its parts."""
+
+    def run(self, module: str, request: Path, *, on_line: Callable[[str], None] | None = None,
+            timeout: float = STEP_TIMEOUT) -> None:
+        """Run a step. It may write in the request's folder only. EngineError if it fails."""
+
+    def close(self) -> None:
+        """Remove what was made for this run."""

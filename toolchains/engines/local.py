@@ -1,0 +1,59 @@
+"""The local engine: this machine, zig's compiler from PyPI, and the QEMU of `invoke setup`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from kernels.errors import EngineError, ResourceError
+from toolchains.emulate import cache_folder
+from toolchains.engines import STEP_TIMEOUT
+from toolchains.process import run
+from toolchains.target import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+
+
+class LocalEngine:
+    """Steps as child processes of this one, without any isolation."""
+
+    name = "local"
+    compiler: Literal["zig", "gcc"] = "zig"
+
+    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
+        """Nothing: pip and `invoke setup` have installed all that there is."""
+
+    def identity(self) -> str:
+        """The engine's name; its tools are pinned with kernfit."""
+        return self.name
+
+    def run(self, module: str, request: Path, *, on_line: Callable[[str], None] | None = None,
+            timeout: float = STEP_TIMEOUT) -> None:
+        """Run `python -m module request` with a small environment."""
+        env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        env |= {
+            "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
+        }
+        finished = run([sys.executable, "-m", module, str(request)], timeout=timeout,
+                       cwd=ROOT, env=env, on_line=on_line)
+        check_step(module, finished.status, finished.output, timed_out=finished.timed_out)
+
+    def close(self) -> None:
+        """Nothing is left over."""
+
+
+def check_step(module: str, status: int, output: str, *, timed_out: bool) -> None:
+    """Raise what fits a step that did not end well."""
+    if timed_out:
+        raise EngineError(f"{module} ran over its time limit; last output: {output}")
+    if "No space left on device" in output:
+        raise ResourceError(f"{module}: no space left on the disk")
+    if "MemoryError" in output or status in (-9, 137):
+        raise ResourceError(f"{module} ran out of memory; try --jobs 1")
+    if status != 0:
+        raise EngineError(f"{module} failed with status {status}: {output}")

@@ -1,0 +1,75 @@
+"""What object files really hold, read with pyelftools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from elftools.dwarf.callframe import FDE
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from kernels.errors import KernfitError
+from kernels.manifest import Measured
+from toolchains.target import Target
+
+ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", ".TOC."}
+"""What a library may leave to its user: three functions, and names of the linker itself."""
+
+
+def measure(folder: Path, symbol: str, target: Target) -> Measured:
+    """Sizes of a kernel; KernfitError where its object breaks a promise of the C ABI."""
+    with (folder / f"{symbol}.o").open("rb") as stream:
+        elf = ELFFile(stream)
+        _inspect(elf, symbol, target)
+        code = constants = 0
+        for section in elf.iter_sections():
+            if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+                continue
+            if section["sh_flags"] & SH_FLAGS.SHF_EXECINSTR:
+                code += section["sh_size"]
+            else:
+                constants += section["sh_size"]
+    return Measured(code_bytes=code, constant_bytes=constants,
+                    stack_bytes=stack_bytes(folder / f"{symbol}.frame.o"))
+
+
+def _inspect(elf: ELFFile, symbol: str, target: Target) -> None:
+    def refuse(what: str) -> None:
+        raise KernfitError(f"{symbol}.o for {target.name} {what}; this is a bug of kernfit")
+
+    if elf["e_machine"] != target.elf_machine or elf.elfclass != target.pointer_bits:
+        refuse(f"is {elf['e_machine']}, {elf.elfclass} bits")
+    if elf.little_endian != (target.endianness == "little"):
+        refuse("has the wrong byte order")
+    table = elf.get_section_by_name(".symtab")
+    assert isinstance(table, SymbolTableSection)
+    for entry in table.iter_symbols():
+        if entry["st_info"]["bind"] == "STB_LOCAL" or not entry.name:
+            continue
+        if entry["st_shndx"] == "SHN_UNDEF":
+            if entry.name not in ALLOWED_UNDEFINED:
+                refuse(f"needs the symbol {entry.name}")
+        elif entry.name != symbol:
+            refuse(f"defines the symbol {entry.name}")
+    for section in elf.iter_sections():
+        writable = section["sh_flags"] & SH_FLAGS.SHF_WRITE and section["sh_size"]
+        if writable and section["sh_flags"] & SH_FLAGS.SHF_ALLOC and ".rel.ro" not in section.name:
+            refuse(f"has writable data in {section.name}")
+
+
+def stack_bytes(path: Path) -> int:
+    """The deepest stack frame, from the unwind table: the largest offset of the caller's frame."""
+    deepest = 0
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
+        if not dwarf.has_CFI():
+            raise KernfitError(f"{path.name} has no unwind table; this is a bug of kernfit")
+        for entry in dwarf.CFI_entries():
+            if isinstance(entry, FDE):
+                for row in entry.get_decoded().table:
+                    offset = row["cfa"].offset
+                    if offset is not None:
+                        deepest = max(deepest, offset)
+    return deepest

@@ -1,0 +1,132 @@
+"""`python -m toolchains.link REQUEST.json`: archive, shared object and runner of a library.
+
+The `.a` and the `.so` are made by the zig package's pinned tools on every engine, so that
+they are the same bytes; the runner is linked by the engine's own C compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from kernels.codegen.header import declaration
+from kernels.errors import EngineError, KernfitError, MissingToolError
+from kernels.plan import Kernel, Plan
+from toolchains.process import run
+from toolchains.target import Target
+
+RUNNER = Path(__file__).parent / "runner"
+GUARD_BYTES = 192
+"""As in runner/table.h."""
+TIMEOUT = 600.0
+
+
+class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to link: the objects of `plan` lie in the request's folder, beside the header."""
+
+    plan: Plan
+    target: Target
+    compiler: Literal["zig", "gcc"]
+
+
+def link(request: LinkRequest, folder: Path) -> None:
+    """Make `lib<library>.a`, `lib<library>.so` and `runner` in `folder`."""
+    name = request.plan.library
+    objects = [f"{kernel.symbol}.o" for kernel in request.plan.kernels]
+    zig = [sys.executable, "-m", "ziglang"]
+    _tool([*zig, "ar", "rcsD", "--format=gnu", f"lib{name}.a", *objects], folder)
+    _tool([
+        *zig, "ld.lld", "-m", request.target.c.linker, "-shared", "--build-id=none",
+        "--hash-style=gnu", "-z", "noexecstack", "-z", "now", "-z", "text", "--strip-debug",
+        "-soname", f"lib{name}.so", "-o", f"lib{name}.so", *objects,
+    ], folder)
+    table = folder / "table.c"
+    table.write_text(runner_table(request.plan), encoding="utf-8")
+    _tool([
+        *compiler(request.compiler, request.target), "-O1", "-std=c11", "-Wall", "-Wextra", "-Werror",
+        "-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-fno-pic", "-no-pie", "-nostdlib",
+        "-static", "-I", str(RUNNER), "-I", ".", "-o", "runner",
+        str(RUNNER / "runner.c"), str(RUNNER / "linux.c"), "table.c", f"lib{name}.a",
+    ], folder)
+
+
+def compiler(kind: Literal["zig", "gcc"], target: Target) -> list[str]:
+    """The command of a C compiler for the target; MissingToolError if there is none."""
+    if kind == "zig":
+        return [sys.executable, "-m", "ziglang", "cc", "-target", target.c.zig, *target.c.zig_flags]
+    found = shutil.which(f"{target.c.triplet}-gcc")
+    if found is None:
+        raise MissingToolError(
+            f"{target.c.triplet}-gcc is missing; Debian's package is {target.c.package}")
+    return [found, *target.c.gcc_flags, "-fno-tree-loop-distribute-patterns"]
+
+
+def zig_environment() -> dict[str, str]:
+    """The environment for zig: as it is, with a cache folder that is ours."""
+    cache = os.environ.get("KERNFIT_ZIG_CACHE") or str(Path(tempfile.gettempdir()) / "kernfit-zig")
+    return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+
+
+def _tool(command: Sequence[str], folder: Path) -> None:
+    finished = run(command, timeout=TIMEOUT, cwd=folder, env=zig_environment())
+    if finished.status != 0:
+        words = " ".join(Path(word).name for word in command[:4])
+        raise EngineError(f"`{words} ...` failed with status {finished.status}: {finished.output}")
+
+
+def runner_table(plan: Plan) -> str:
+    """The C source of the runner's table: each kernel, called through the library's header."""
+    lines = ['#include "table.h"', f'#include "{plan.library}.h"', ""]
+    entries = []
+    largest = 0
+    for number, kernel in enumerate(plan.kernels):
+        arguments = [f"operands[{i}]" for i in range(len(kernel.operands))]
+        lines += [
+            f"/* {declaration(kernel)} */",
+            f"static int32_t call{number}(void **operands, void *arena)",
+            "{",
+            f"    return {kernel.symbol}({', '.join([*arguments, 'arena'])});",
+            "}",
+            f"static const struct operand operands{number}[] = {{",
+            *(f"    {{{operand.bytes}UL, {int(operand.role == 'output')}}},"
+              for operand in kernel.operands),
+            "};",
+            "",
+        ]
+        entries.append(
+            f'    {{"{kernel.name}", call{number}, operands{number}, '
+            f"{len(kernel.operands)}, {kernel.arena_bytes}UL}},")
+        largest = max(largest, _memory(kernel))
+    lines += [
+        "const struct kernel kernels[] = {", *entries, "};",
+        f"const unsigned long kernel_count = {len(plan.kernels)};",
+        f"unsigned char memory[{largest}] __attribute__((aligned(64)));", "",
+    ]
+    return "\n".join(lines)
+
+
+def _memory(kernel: Kernel) -> int:
+    operands = sum(GUARD_BYTES + operand.bytes + 128 for operand in kernel.operands)
+    return operands + kernel.arena_bytes + 2 * GUARD_BYTES
+
+
+def main(path: str) -> int:
+    """Link as the request at `path` says; the error, if any, is the last line printed."""
+    request = msgspec.json.decode(Path(path).read_bytes(), type=LinkRequest)
+    try:
+        link(request, Path(path).parent)
+    except KernfitError as error:
+        print(f"error: {error}")
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,293 @@
+"""The conductor: the one module that knows kernels and toolchains, and joins their steps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kernels import check
+from kernels.codegen.header import header
+from kernels.codegen.request import Request
+from kernels.errors import InputError
+from kernels.graph.planning import plan as make_plan
+from kernels.manifest import Manifest, Measured, manifest_of
+from kernels.plan import Kernel, Plan
+from kernels.program import Program
+from toolchains import process
+from toolchains.archive import make_archive, write_whole
+from toolchains.cache import ROOT, Store, code_digest, digest, versions
+from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.engines import Engine
+from toolchains.inspection import measure
+from toolchains.link import LinkRequest
+from toolchains.progress import Progress
+from toolchains.report import Report, Row
+from toolchains.target import Target
+
+VERSION = "0.1.0"
+LLVM_OF_TVM = "22"
+"""The LLVM inside the pinned apache-tvm wheel (`target.llvm_version_major`)."""
+KERNELS_PER_PROCESS = 6
+"""A code generation process takes 1.5 s to begin, and 0.15 s for each kernel."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to build: engine, number of parallel jobs, where archives go, where the rest."""
+
+    engine: Engine
+    jobs: int
+    out: Path
+    build: Path = ROOT / "build"
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build left: the archive, its hash, what it holds, and how its checks went."""
+
+    target: str
+    archive: Path
+    sha256: str
+    manifest: Manifest
+    report: Report
+    cached: bool
+    seconds: float
+
+
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished build was made from, and the hash of its archive."""
+
+    key: str
+    sha256: str
+
+
+def build(program: Program, target: Target, options: Options, progress: Progress) -> Built:
+    """Generate, compile, link, check and archive one library for one target.
+
+    A build whose inputs have not changed is taken from the last time. A failed check is
+    in the report, and the archive is then not written.
+    """
+    started = time.monotonic()
+    plan = make_plan(program, target)
+    key = digest(plan, target, code_digest("kernels", "toolchains"), versions(),
+                 options.engine.identity())
+    place = options.build / target.name / plan.library
+    archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
+    report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
+    last = _last(place, key, archive, report_path)
+    if last is not None:
+        manifest, report = last
+        return Built(target=target.name, archive=archive, sha256=_sha256(archive), cached=True,
+                     manifest=manifest, report=report, seconds=time.monotonic() - started)
+
+    progress.say(f"{target.name}: {len(plan.kernels)} kernels of {plan.library}, "
+                 f"engine {options.engine.name}")
+    options.engine.prepare(target, progress.detail)
+    with _scratch(place) as work:
+        _compile(plan, target, options, work, progress)
+        manifest = _describe(plan, target, work)
+        progress.say(f"{target.name}: linking")
+        request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
+        options.engine.run("toolchains.link", _write(work / "link.json", request))
+        write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
+        report = run_checks(plan, target, options, work, progress)
+        sha256 = ""
+        if not report.failed():
+            members = [f"lib{plan.library}.a", f"lib{plan.library}.so", f"{plan.library}.h",
+                       "manifest.json"]
+            sha256 = make_archive(archive, archive.name.removesuffix(".tar.gz"),
+                                  {name: work / name for name in members})
+            if not report.skipped():
+                _write(work / "stamp.json", Stamp(key=key, sha256=sha256))
+        write_whole(report_path, msgspec.json.format(msgspec.json.encode(report), indent=1))
+        (work / "link.json").unlink()
+        _replace(work, place)
+    return Built(target=target.name, archive=archive, sha256=sha256, cached=False,
+                 manifest=manifest, report=report, seconds=time.monotonic() - started)
+
+
+def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:
+    try:
+        stamp = msgspec.json.decode((place / "stamp.json").read_bytes(), type=Stamp)
+        if stamp.key != key or _sha256(archive) != stamp.sha256:
+            return None
+        manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
+        return manifest, msgspec.json.decode(report.read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(path: Path, value: Any) -> Path:
+    write_whole(path, msgspec.json.encode(value))
+    return path
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that vanishes unless it was renamed away."""
+    work = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _replace(work: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    if place.exists():
+        place.rename(old)
+    work.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# -- compiling -----------------------------------------------------------------------
+
+
+def _compile(plan: Plan, target: Target, options: Options, work: Path, progress: Progress) -> None:
+    """Fill `work` with the objects of all kernels, from the cache or by code generation."""
+    store = Store(options.build / "cache" / "objects")
+    keys = {kernel.symbol: _kernel_key(kernel, target) for kernel in plan.kernels}
+    missing = [kernel for kernel in plan.kernels if not _fetch(store, keys[kernel.symbol], kernel, work)]
+    if not missing:
+        progress.say(f"{target.name}: all {len(plan.kernels)} kernels were cached")
+        return
+    count = max(1, min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS)))
+    kernels = {kernel.symbol: kernel for kernel in missing}
+
+    with progress.bar(f"{target.name}: compiling", len(missing)) as bar:
+
+        def finished(line: str) -> None:
+            if line in kernels:
+                for suffix in (".o", ".frame.o"):
+                    data = (work / f"{line}{suffix}").read_bytes()
+                    store.put(digest(keys[line], suffix), data)
+                bar.advance(kernels[line].name)
+
+        def generate(number: int) -> None:
+            request = Request(target=target, kernels=tuple(missing[number::count]), out=".")
+            path = _write(work / f"codegen{number}.json", request)
+            options.engine.run("kernels.codegen", path, on_line=finished)
+            path.unlink()
+
+        parallel(generate, range(count))
+
+
+def _kernel_key(kernel: Kernel, target: Target) -> str:
+    return digest(kernel, target.cpu, target.llvm, target.pointer_bits, code_digest("kernels"), versions())
+
+
+def _fetch(store: Store, key: str, kernel: Kernel, work: Path) -> bool:
+    parts = {suffix: store.get(digest(key, suffix)) for suffix in (".o", ".frame.o")}
+    for suffix, data in parts.items():
+        if data is None:
+            return False
+        (work / f"{kernel.symbol}{suffix}").write_bytes(data)
+    return True
+
+
+def parallel(function: Callable[[Any], None], items: Any) -> None:
+    """Call the function on every item at once; the first failure ends the others."""
+    with ThreadPoolExecutor(max(1, len(items))) as pool:
+        pending = [pool.submit(function, item) for item in items]
+        try:
+            for each in pending:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            process.end_all()
+            raise
+
+
+def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
+    """Write the header and the manifest."""
+    measured: dict[str, Measured] = {
+        kernel.symbol: measure(work, kernel.symbol, target) for kernel in plan.kernels
+    }
+    tools = versions()
+    manifest = manifest_of(plan, target, measured, {
+        "kernfit": VERSION, "tvm": tools["apache-tvm"], "llvm": LLVM_OF_TVM, "zig": tools["ziglang"],
+    })
+    (work / f"{plan.library}.h").write_text(header(plan, target, VERSION), encoding="utf-8")
+    (work / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return manifest
+
+
+# -- checking ------------------------------------------------------------------------
+
+
+def run_checks(plan: Plan, target: Target, options: Options, place: Path, progress: Progress) -> Report:
+    """Run every kernel of a linked library on every emulated CPU of its target, and judge."""
+    rows: list[Row] = []
+    folder = place / "check"
+    folder.mkdir(exist_ok=True)
+    kernels = {kernel.name: kernel for kernel in plan.kernels}
+    try:
+        shutil.copy(place / "runner", folder / "runner")
+        for kernel in plan.kernels:
+            arrays = check.make_inputs(kernel)
+            (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
+        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.qemu.cpus)) as bar:
+            for cpu in target.qemu.cpus:
+                for kernel in plan.kernels:
+                    (folder / f"{kernel.name}.out").unlink(missing_ok=True)
+
+                def judged(line: str, cpu: str = cpu) -> None:
+                    if line.startswith("{"):
+                        ended = msgspec.json.decode(line, type=Ended)
+                        row = _row(kernels[ended.kernel], target, cpu, ended, folder)
+                        rows.append(row)
+                        bar.advance(f"{row.kernel} {row.status}")
+
+                longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
+                request = EmulateRequest(
+                    qemu=target.qemu, cpu=cpu, runner="runner", jobs=options.jobs,
+                    runs=tuple(
+                        Run(kernel=kernel.name, input=f"{kernel.name}.in",
+                            output=f"{kernel.name}.out", timeout=60 + kernel.flops / 2e6)
+                        for kernel in longest_first
+                    ))
+                options.engine.run("toolchains.emulate", _write(folder / "emulate.json", request),
+                                   on_line=judged)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
+    rows.sort(key=lambda row: (target.qemu.cpus.index(row.cpu), order[row.kernel]))
+    return Report(library=plan.library, target=target.name, engine=options.engine.identity(),
+                  rows=tuple(rows))
+
+
+def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+    if ended.outcome != "ran":
+        return Row(kernel=kernel.name, target=target.name, cpu=cpu, status=ended.outcome,
+                   reason=ended.reason, emulator=ended.emulator)
+    output = (folder / f"{kernel.name}.out").read_bytes()
+    verdict = check.judge(kernel, check.make_inputs(kernel), output, target)
+    return Row(kernel=kernel.name, target=target.name, cpu=cpu,
+               status="pass" if verdict.passed else "wrong", error=verdict.error,
+               bound=verdict.bound, reason=verdict.reason, emulator=ended.emulator)
+
+
+def check_again(program: Program, target: Target, options: Options, progress: Progress) -> Report:
+    """Run the checks of the library that is already in the build folder."""
+    place = options.build / target.name / program.name
+    try:
+        plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(
+            f"nothing to check: {program.name} for {target.name} has not been built; run `invoke build`"
+        ) from error
+    options.engine.prepare(target, progress.detail)
+    return run_checks(plan, target, options, place, progress)

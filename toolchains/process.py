@@ -1,0 +1,111 @@
+"""Child processes: in a group of their own, with a time limit, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+KEPT_LINES = 40
+GRACE_SECONDS = 1.0
+
+
+_live: set[subprocess.Popen[bytes]] = set()
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child ended: its status (negative: the signal), its last lines of output."""
+
+    status: int
+    output: str
+    timed_out: bool = False
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Finished:
+    """Run a command to its end, without standard input, and give its merged output.
+
+    On a time-out, an interruption or any other exception its whole process group is
+    ended: first asked, then killed.
+    """
+    lines: deque[str] = deque(maxlen=KEPT_LINES)
+    child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+        list(command), cwd=cwd, env=dict(env) if env is not None else None,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    _live.add(child)
+    timed_out = False
+    try:
+        timed_out = not _follow(child, time.monotonic() + timeout, lines, on_line)
+    finally:
+        if child.poll() is None:
+            _end(child)
+        _live.discard(child)
+    return Finished(status=child.wait(), output="\n".join(lines), timed_out=timed_out)
+
+
+def _follow(
+    child: subprocess.Popen[bytes], deadline: float, lines: deque[str],
+    on_line: Callable[[str], None] | None,
+) -> bool:
+    """Read output until the child closes it and ends; False when time is up."""
+    assert child.stdout is not None
+    rest = b""
+    with child.stdout as stream, selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if not selector.select(left):
+                continue
+            data = os.read(stream.fileno(), 65536)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            for raw in whole:
+                _take(raw, lines, on_line)
+        if rest:
+            _take(rest, lines, on_line)
+    try:
+        child.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _take(raw: bytes, lines: deque[str], on_line: Callable[[str], None] | None) -> None:
+    line = raw.decode("utf-8", "replace").rstrip("\r")
+    lines.append(line)
+    if on_line is not None:
+        on_line(line)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_SECONDS)
+            return
+
+
+def end_all() -> None:
+    """End the children that other threads wait for; those threads then see a signal."""
+    for child in list(_live):
+        _end(child)

@@ -1,0 +1,44 @@
+"""report.json: how each kernel fared on each emulated CPU; it tells of one machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Status = Literal["pass", "wrong", "illegal", "crash", "timeout", "skipped"]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kernel on one emulated CPU. `error` and `bound` are of the worst element.
+
+    `insns` counts guest instructions, and is null where `insns_reason` says why.
+    """
+
+    kernel: str
+    target: str
+    cpu: str
+    status: Status
+    error: float | None = None
+    bound: float | None = None
+    insns: int | None = None
+    insns_reason: str = "not counted: no counting plugin is loaded"
+    reason: str = ""
+    emulator: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All checks of one library for one target."""
+
+    library: str
+    target: str
+    engine: str
+    rows: tuple[Row, ...]
+
+    def failed(self) -> list[Row]:
+        """Rows that are neither passed nor skipped."""
+        return [row for row in self.rows if row.status not in ("pass", "skipped")]
+
+    def skipped(self) -> list[Row]:
+        """Rows whose check did not run."""
+        return [row for row in self.rows if row.status == "skipped"]

@@ -1,0 +1,12 @@
+/* All that the runner needs from the world. A board without Linux gives it by semihosting. */
+#ifndef KERNFIT_IO_H
+#define KERNFIT_IO_H
+
+/* A handle for reading, or for writing a new file; negative if that fails. */
+long io_open(const char *path, int writing);
+/* Up to `size` bytes; how many there were, or negative. */
+long io_read(long handle, void *buffer, unsigned long size);
+long io_write(long handle, const void *buffer, unsigned long size);
+void io_exit(int status) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,110 @@
+/* Start-up and the four functions of io.h by Linux's system calls, per architecture.
+ *
+ * Numbers and registers: linux/arch/<arch>/include/uapi/asm/unistd.h and the manual page
+ * syscall(2). At _start the stack pointer points to the number of words on the command
+ * line, followed by pointers to them.
+ */
+#include "io.h"
+
+#define AT_FDCWD (-100)
+#define O_WRONLY 1
+#define O_CREAT 0100
+#define O_TRUNC 01000
+
+void runner_main(long count, char **words);
+
+__attribute__((used, noreturn)) void runner_start(long *stack)
+{
+    runner_main(stack[0], (char **)(stack + 1));
+    __builtin_unreachable();
+}
+
+#if defined(__x86_64__)
+enum { READ = 0, WRITE = 1, EXIT = 60, OPENAT = 257 };
+__asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long r10 __asm__("r10") = d;
+    long result;
+    __asm__ volatile("syscall" : "=a"(result)
+                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+__asm__(".globl _start\n_start: mov x0, sp\n bl runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+    return x0;
+}
+#elif defined(__arm__)
+enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 322 };
+__asm__(".globl _start\n_start: mov r0, sp\n bic sp, sp, #7\n bl runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long r7 __asm__("r7") = number;
+    register long r0 __asm__("r0") = a;
+    register long r1 __asm__("r1") = b;
+    register long r2 __asm__("r2") = c;
+    register long r3 __asm__("r3") = d;
+    __asm__ volatile("svc #0" : "+r"(r0) : "r"(r7), "r"(r1), "r"(r2), "r"(r3) : "memory");
+    return r0;
+}
+#elif defined(__riscv) && __riscv_xlen == 64
+enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+__asm__(".globl _start\n_start: .option push\n .option norelax\n la gp, __global_pointer$\n"
+        " .option pop\n mv a0, sp\n call runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long a7 __asm__("a7") = number;
+    register long a0 __asm__("a0") = a;
+    register long a1 __asm__("a1") = b;
+    register long a2 __asm__("a2") = c;
+    register long a3 __asm__("a3") = d;
+    __asm__ volatile("ecall" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3) : "memory");
+    return a0;
+}
+#elif defined(__s390x__)
+enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 288 };
+__asm__(".globl _start\n_start: lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long r1 __asm__("r1") = number;
+    register long r2 __asm__("r2") = a;
+    register long r3 __asm__("r3") = b;
+    register long r4 __asm__("r4") = c;
+    register long r5 __asm__("r5") = d;
+    __asm__ volatile("svc 0" : "+d"(r2) : "d"(r1), "d"(r3), "d"(r4), "d"(r5) : "memory");
+    return r2;
+}
+#else
+#error "runner/linux.c: start-up and system calls of this architecture are missing"
+#endif
+
+long io_open(const char *path, int writing)
+{
+    return system_call(OPENAT, AT_FDCWD, (long)path, writing ? O_WRONLY | O_CREAT | O_TRUNC : 0, 0644);
+}
+
+long io_read(long handle, void *buffer, unsigned long size)
+{
+    return system_call(READ, handle, (long)buffer, (long)size, 0);
+}
+
+long io_write(long handle, const void *buffer, unsigned long size)
+{
+    return system_call(WRITE, handle, (long)buffer, (long)size, 0);
+}
+
+void io_exit(int status)
+{
+    for (;;)
+        system_call(EXIT, status, 0, 0, 0);
+}

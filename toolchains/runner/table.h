@@ -1,0 +1,30 @@
+/* What the runner knows of a library; the table itself is generated. */
+#ifndef KERNFIT_TABLE_H
+#define KERNFIT_TABLE_H
+
+#include <stdint.h>
+
+struct operand {
+    unsigned long bytes;
+    int output;
+};
+
+struct kernel {
+    const char *name;
+    int32_t (*call)(void **operands, void *arena);
+    const struct operand *operands;
+    unsigned long operand_count;
+    unsigned long arena_bytes;
+};
+
+extern const struct kernel kernels[];
+extern const unsigned long kernel_count;
+
+/* Memory for the operands and the arena of the largest kernel, with guards. */
+extern unsigned char memory[];
+
+#define MAX_OPERANDS 16
+#define GUARD_BYTES 192
+#define LINE_BYTES 64
+
+#endif

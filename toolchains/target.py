@@ -1,0 +1,160 @@
+"""Targets: machines to generate for, each described by one TOML file in `targets/`."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from kernels.errors import InputError, UsageError, did_you_mean
+
+TARGETS = Path(__file__).parent / "targets"
+
+ALIASES = {
+    "amd64": "x86_64",
+    "x86-64": "x86_64",
+    "x64": "x86_64",
+    "arm64": "aarch64",
+    "armv8": "aarch64",
+    "armhf": "armv7",
+    "armv7l": "armv7",
+    "arm": "armv7",
+    "rv64": "riscv64",
+    "rv64gc": "riscv64",
+    "rv64gcv": "riscv64-rvv",
+    "s390": "s390x",
+    "zarch": "s390x",
+}
+"""Other common names of targets: `uname -m`, Debian's, GNU's."""
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One level of the data cache, as a single core sees it."""
+
+    bytes: int
+    ways: int
+    line: int
+
+
+class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The numbers from which schedules are computed.
+
+    `vector_bits` is the width that code may rely on, 0 for a scalar machine, and
+    `vector_registers` counts the registers that hold floating-point accumulators.
+    `register_group` is the number of registers that one instruction may treat as one
+    (RISC-V's LMUL). `fma_latency` is in cycles and `fma_per_cycle` counts vector
+    instructions. `lane_operand` says that a multiply-add takes one lane of a vector as
+    its scalar factor.
+    """
+
+    source: str
+    vector_bits: int
+    vector_registers: int
+    fma: bool
+    fma_latency: int
+    fma_per_cycle: int
+    l1: Cache
+    l2: Cache
+    register_group: int = 1
+    lane_operand: bool = False
+    memory_operand: bool = False
+    flushes_subnormals: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """float32 lanes of one vector operand; 1 on a scalar machine."""
+        return max(1, self.vector_bits // 32) * self.register_group
+
+    @property
+    def registers(self) -> int:
+        """How many vector operands of `lanes` lanes the register file holds."""
+        return self.vector_registers // self.register_group
+
+
+class LLVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What LLVM is told: triple, processor, features, floating-point ABI."""
+
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ()
+    abi: str = ""
+    float_abi: str = ""
+
+
+class C(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """C compilers: GNU's prefix, its Debian package, and zig's name of the target."""
+
+    triplet: str
+    package: str
+    libc_package: str
+    zig: str
+    gcc_flags: tuple[str, ...] = ()
+    zig_flags: tuple[str, ...] = ()
+    linker: str
+
+
+class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """User-mode emulator and the processors (`-cpu`) that kernels are checked on."""
+
+    binary: str
+    cpus: tuple[str, ...]
+    minimum: tuple[int, int] = (7, 2)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that is known about one target."""
+
+    name: str
+    title: str
+    family: str
+    variant: str = ""
+    endianness: Literal["little", "big"] = "little"
+    pointer_bits: Literal[32, 64] = 64
+    elf_machine: str
+    cpu: CPU
+    llvm: LLVM
+    c: C
+    qemu: Qemu
+
+    @property
+    def byte_order(self) -> str:
+        """NumPy's character for the target's byte order."""
+        return "<" if self.endianness == "little" else ">"
+
+
+@cache
+def all_targets(folder: Path = TARGETS) -> dict[str, Target]:
+    """Every target by name, sorted; InputError names the file that does not fit."""
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
+
+
+def _read(path: Path) -> Target:
+    try:
+        target = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Target)
+    except (msgspec.ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: {error}") from error
+    if target.name != path.stem:
+        raise InputError(f"{path.name}: name is '{target.name}', but the file says '{path.stem}'")
+    return target
+
+
+def find_target(word: str) -> Target:
+    """The target of that name or alias; UsageError otherwise."""
+    targets = all_targets()
+    name = ALIASES.get(word.lower(), word.lower())
+    if name not in targets:
+        raise UsageError(f"unknown target '{word}'{did_you_mean(name, targets)}")
+    return targets[name]
+
+
+def find_targets(words: str) -> tuple[Target, ...]:
+    """Targets from a name, a comma-separated list, or `all`; UsageError if one is unknown."""
+    if words.strip() == "all":
+        return tuple(all_targets().values())
+    found = [find_target(word.strip()) for word in words.split(",") if word.strip()]
+    if not found:
+        raise UsageError("--arch names no target; see `invoke targets`")
+    return tuple(dict.fromkeys(found))
