@@ -72,8 +72,12 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
     shape = kernel.output.shape
     found = np.frombuffer(output, dtype=np.dtype(np.float32).newbyteorder(target.byte_order))
     if found.size != kernel.output.elements:
-        return Verdict(passed=False, error=float("inf"), bound=0.0,
-                       reason=f"{len(output)} bytes of output instead of {kernel.output.bytes}")
+        return Verdict(
+            passed=False,
+            error=float("inf"),
+            bound=0.0,
+            reason=f"{len(output)} bytes of output instead of {kernel.output.bytes}",
+        )
     estimate = reference(kernel, arrays)
     bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
     error = np.abs(found.astype(np.float64) - estimate.value.ravel())
@@ -81,13 +85,18 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(error == 0, 0.0, error / bound)
     worst = int(np.argmax(share))
-    verdict = Verdict(passed=bool(share[worst] <= 1.0), error=float(error[worst]),
-                      bound=float(bound[worst]))
+    verdict = Verdict(
+        passed=bool(share[worst] <= 1.0), error=float(error[worst]), bound=float(bound[worst])
+    )
     if verdict.passed:
         return verdict
     index = tuple(int(i) for i in np.unravel_index(worst, shape))
     wrong = int(np.count_nonzero(share > 1.0))
-    return msgspec.structs.replace(verdict, reason=(
-        f"{kernel.output.name}{list(index)}: expected {estimate.value.ravel()[worst]:.9g}, "
-        f"found {found[worst]:.9g}, error {error[worst]:.3g} over the bound {bound[worst]:.3g}; "
-        f"{wrong} of {found.size} elements are wrong"))
+    return msgspec.structs.replace(
+        verdict,
+        reason=(
+            f"{kernel.output.name}{list(index)}: expected {estimate.value.ravel()[worst]:.9g}, "
+            f"found {found[worst]:.9g}, error {error[worst]:.3g} over the bound {bound[worst]:.3g}; "
+            f"{wrong} of {found.size} elements are wrong"
+        ),
+    )

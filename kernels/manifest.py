@@ -50,23 +50,34 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kernels: tuple[ManifestKernel, ...]
 
 
-def manifest_of(plan: Plan, target: Target, measured: dict[str, Measured],
-                versions: dict[str, str]) -> Manifest:
+def manifest_of(
+    plan: Plan, target: Target, measured: dict[str, Measured], versions: dict[str, str]
+) -> Manifest:
     """The manifest of a plan whose objects, by symbol, measured so."""
     return Manifest(
-        library=plan.library, target=plan.target, endianness=target.endianness,
-        source=plan.source, versions=versions,
+        library=plan.library,
+        target=plan.target,
+        endianness=target.endianness,
+        source=plan.source,
+        versions=versions,
         kernels=tuple(_entry(kernel, measured[kernel.symbol]) for kernel in plan.kernels),
     )
 
 
 def _entry(kernel: Kernel, measured: Measured) -> ManifestKernel:
     return ManifestKernel(
-        name=kernel.name, symbol=kernel.symbol, operator=kernel.kind,
-        attributes=kernel.attributes, fused=kernel.epilogue, operands=kernel.operands,
-        count=kernel.count, flops=kernel.flops,
-        code_bytes=measured.code_bytes, constant_bytes=measured.constant_bytes,
+        name=kernel.name,
+        symbol=kernel.symbol,
+        operator=kernel.kind,
+        attributes=kernel.attributes,
+        fused=kernel.epilogue,
+        operands=kernel.operands,
+        count=kernel.count,
+        flops=kernel.flops,
+        code_bytes=measured.code_bytes,
+        constant_bytes=measured.constant_bytes,
         packed_weight_bytes=sum(o.bytes for o in kernel.operands if o.packing),
-        arena_bytes=kernel.arena_bytes, stack_bytes=measured.stack_bytes,
+        arena_bytes=kernel.arena_bytes,
+        stack_bytes=measured.stack_bytes,
         schedule=kernel.schedule,
     )

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,8 +30,12 @@ def unpack(vector: NDArray[Any], packing: Packing, shape: tuple[int, ...]) -> ND
     full = packing.columns // packing.panel * packing.panel
     panels = vector[: packing.rows * full].reshape(-1, packing.rows, packing.panel)
     matrix = np.concatenate(
-        [panels.transpose(1, 0, 2).reshape(packing.rows, full),
-         vector[packing.rows * full :].reshape(packing.rows, -1)], axis=1)
+        [
+            panels.transpose(1, 0, 2).reshape(packing.rows, full),
+            vector[packing.rows * full :].reshape(packing.rows, -1),
+        ],
+        axis=1,
+    )
     permuted = tuple(shape[axis] for axis in packing.permute)
     return matrix.reshape(permuted).transpose(np.argsort(packing.permute))
 
@@ -55,21 +59,23 @@ def pack_file(manifest: Path, kernel: str, source: Path, target: Path, operand: 
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: not an array that NumPy can read: {error}") from error
     if array.shape != wanted.shape:
-        raise InputError(f"{source}: shape {list(array.shape)}, but {kernel}.{name} is {list(wanted.shape)}")
+        raise InputError(
+            f"{source}: shape {list(array.shape)}, but {kernel}.{name} is {list(wanted.shape)}"
+        )
     if array.dtype != np.dtype(wanted.dtype.value):
         raise InputError(f"{source}: {array.dtype}, but {kernel}.{name} is {wanted.dtype.value}")
-    order = "<" if described.endianness == "little" else ">"
-    packing = wanted.packing
-    assert packing is not None
+    order: Literal["<", ">"] = "<" if described.endianness == "little" else ">"
+    packed_array = pack(array, wanted.packing) if wanted.packing else array
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    scratch.write_bytes(pack(array, packing).astype(array.dtype.newbyteorder(order)).tobytes())
+    scratch.write_bytes(packed_array.astype(array.dtype.newbyteorder(order)).tobytes())
     scratch.replace(target)
 
 
 def main() -> int:
     """Parse the command line; returns an exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m kernels.pack", description="Pack a weight for a kernel of a library.")
+        prog="python -m kernels.pack", description="Pack a weight for a kernel of a library."
+    )
     parser.add_argument("manifest", type=Path, help="manifest.json of the library")
     parser.add_argument("kernel", help="the kernel's name")
     parser.add_argument("source", type=Path, metavar="IN.npy", help="the unpacked array")

@@ -20,8 +20,10 @@ def make_archive(path: Path, prefix: str, members: dict[str, Path]) -> str:
     appears whole or not at all.
     """
     raw = io.BytesIO()
-    with gzip.GzipFile(fileobj=raw, mode="wb", mtime=EPOCH, filename="") as packed, \
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with (
+        gzip.GzipFile(fileobj=raw, mode="wb", mtime=EPOCH, filename="") as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
         for name, source in sorted(members.items()):
             data = source.read_bytes()
             entry = tarfile.TarInfo(f"{prefix}/{name}")

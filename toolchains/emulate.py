@@ -124,8 +124,15 @@ def _probe(emulator: Path, request: EmulateRequest, folder: Path) -> str:
 
 
 def _run(emulator: Path, request: EmulateRequest, each: Run, folder: Path, version: str) -> Ended:
-    command = [str(emulator), "-cpu", request.cpu, str(folder / request.runner),
-               each.kernel, each.input, each.output]
+    command = [
+        str(emulator),
+        "-cpu",
+        request.cpu,
+        str(folder / request.runner),
+        each.kernel,
+        each.input,
+        each.output,
+    ]
     finished = run(command, timeout=each.timeout, cwd=folder)
     outcome: Outcome = "ran"
     reason = ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from elftools.dwarf.callframe import FDE
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
 
 from kernels.errors import KernfitError
 from kernels.manifest import Measured
@@ -30,32 +30,33 @@ def measure(folder: Path, symbol: str, target: Target) -> Measured:
                 code += section["sh_size"]
             else:
                 constants += section["sh_size"]
-    return Measured(code_bytes=code, constant_bytes=constants,
-                    stack_bytes=stack_bytes(folder / f"{symbol}.frame.o"))
+    return Measured(
+        code_bytes=code, constant_bytes=constants, stack_bytes=stack_bytes(folder / f"{symbol}.frame.o")
+    )
 
 
 def _inspect(elf: ELFFile, symbol: str, target: Target) -> None:
-    def refuse(what: str) -> None:
-        raise KernfitError(f"{symbol}.o for {target.name} {what}; this is a bug of kernfit")
+    for fault in _faults(elf, symbol, target):
+        raise KernfitError(f"{symbol}.o for {target.name} {fault}; this is a bug of kernfit")
 
+
+def _faults(elf: ELFFile, symbol: str, target: Target) -> Iterator[str]:
+    """Whatever the object has that the C ABI forbids."""
     if elf["e_machine"] != target.elf_machine or elf.elfclass != target.pointer_bits:
-        refuse(f"is {elf['e_machine']}, {elf.elfclass} bits")
+        yield f"is {elf['e_machine']}, {elf.elfclass} bits"
     if elf.little_endian != (target.endianness == "little"):
-        refuse("has the wrong byte order")
-    table = elf.get_section_by_name(".symtab")
-    assert isinstance(table, SymbolTableSection)
-    for entry in table.iter_symbols():
+        yield "has the wrong byte order"
+    for entry in elf.get_section_by_name(".symtab").iter_symbols():
         if entry["st_info"]["bind"] == "STB_LOCAL" or not entry.name:
             continue
-        if entry["st_shndx"] == "SHN_UNDEF":
-            if entry.name not in ALLOWED_UNDEFINED:
-                refuse(f"needs the symbol {entry.name}")
-        elif entry.name != symbol:
-            refuse(f"defines the symbol {entry.name}")
+        if entry["st_shndx"] != "SHN_UNDEF" and entry.name != symbol:
+            yield f"defines the symbol {entry.name}"
+        elif entry["st_shndx"] == "SHN_UNDEF" and entry.name not in ALLOWED_UNDEFINED:
+            yield f"needs the symbol {entry.name}"
+    writable = SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_ALLOC
     for section in elf.iter_sections():
-        writable = section["sh_flags"] & SH_FLAGS.SHF_WRITE and section["sh_size"]
-        if writable and section["sh_flags"] & SH_FLAGS.SHF_ALLOC and ".rel.ro" not in section.name:
-            refuse(f"has writable data in {section.name}")
+        if section["sh_flags"] & writable == writable and section["sh_size"]:
+            yield f"has writable data in {section.name}"
 
 
 def stack_bytes(path: Path) -> int:

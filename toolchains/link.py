@@ -42,19 +42,60 @@ def link(request: LinkRequest, folder: Path) -> None:
     objects = [f"{kernel.symbol}.o" for kernel in request.plan.kernels]
     zig = [sys.executable, "-m", "ziglang"]
     _tool([*zig, "ar", "rcsD", "--format=gnu", f"lib{name}.a", *objects], folder)
-    _tool([
-        *zig, "ld.lld", "-m", request.target.c.linker, "-shared", "--build-id=none",
-        "--hash-style=gnu", "-z", "noexecstack", "-z", "now", "-z", "text", "--strip-debug",
-        "-soname", f"lib{name}.so", "-o", f"lib{name}.so", *objects,
-    ], folder)
+    _tool(
+        [
+            *zig,
+            "ld.lld",
+            "-m",
+            request.target.c.linker,
+            "-shared",
+            "--build-id=none",
+            "--hash-style=gnu",
+            "-z",
+            "noexecstack",
+            "-z",
+            "now",
+            "-z",
+            "text",
+            "--strip-debug",
+            "-soname",
+            f"lib{name}.so",
+            "-o",
+            f"lib{name}.so",
+            *objects,
+        ],
+        folder,
+    )
     table = folder / "table.c"
     table.write_text(runner_table(request.plan), encoding="utf-8")
-    _tool([
-        *compiler(request.compiler, request.target), "-O1", "-std=c11", "-Wall", "-Wextra", "-Werror",
-        "-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-fno-pic", "-no-pie", "-nostdlib",
-        "-static", "-I", str(RUNNER), "-I", ".", "-o", "runner",
-        str(RUNNER / "runner.c"), str(RUNNER / "linux.c"), "table.c", f"lib{name}.a",
-    ], folder)
+    _tool(
+        [
+            *compiler(request.compiler, request.target),
+            "-O1",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-ffreestanding",
+            "-fno-builtin",
+            "-fno-stack-protector",
+            "-fno-pic",
+            "-no-pie",
+            "-nostdlib",
+            "-static",
+            "-I",
+            str(RUNNER),
+            "-I",
+            ".",
+            "-o",
+            "runner",
+            str(RUNNER / "runner.c"),
+            str(RUNNER / "linux.c"),
+            "table.c",
+            f"lib{name}.a",
+        ],
+        folder,
+    )
 
 
 def compiler(kind: Literal["zig", "gcc"], target: Target) -> list[str]:
@@ -63,8 +104,7 @@ def compiler(kind: Literal["zig", "gcc"], target: Target) -> list[str]:
         return [sys.executable, "-m", "ziglang", "cc", "-target", target.c.zig, *target.c.zig_flags]
     found = shutil.which(f"{target.c.triplet}-gcc")
     if found is None:
-        raise MissingToolError(
-            f"{target.c.triplet}-gcc is missing; Debian's package is {target.c.package}")
+        raise MissingToolError(f"{target.c.triplet}-gcc is missing; Debian's package is {target.c.package}")
     return [found, *target.c.gcc_flags, "-fno-tree-loop-distribute-patterns"]
 
 
@@ -95,19 +135,25 @@ def runner_table(plan: Plan) -> str:
             f"    return {kernel.symbol}({', '.join([*arguments, 'arena'])});",
             "}",
             f"static const struct operand operands{number}[] = {{",
-            *(f"    {{{operand.bytes}UL, {int(operand.role == 'output')}}},"
-              for operand in kernel.operands),
+            *(
+                f"    {{{operand.bytes}UL, {int(operand.role == 'output')}}},"
+                for operand in kernel.operands
+            ),
             "};",
             "",
         ]
         entries.append(
             f'    {{"{kernel.name}", call{number}, operands{number}, '
-            f"{len(kernel.operands)}, {kernel.arena_bytes}UL}},")
+            f"{len(kernel.operands)}, {kernel.arena_bytes}UL}},"
+        )
         largest = max(largest, _memory(kernel))
     lines += [
-        "const struct kernel kernels[] = {", *entries, "};",
+        "const struct kernel kernels[] = {",
+        *entries,
+        "};",
         f"const unsigned long kernel_count = {len(plan.kernels)};",
-        f"unsigned char memory[{largest}] __attribute__((aligned(64)));", "",
+        f"unsigned char memory[{largest}] __attribute__((aligned(64)));",
+        "",
     ]
     return "\n".join(lines)
 

@@ -17,12 +17,11 @@ import msgspec
 from kernels import check
 from kernels.codegen.header import header
 from kernels.codegen.request import Request
-from kernels.errors import InputError
+from kernels.errors import EngineError, InputError
 from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest, Measured, manifest_of
 from kernels.plan import Kernel, Plan
 from kernels.program import Program
-from toolchains import process
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.emulate import EmulateRequest, Ended, Run
@@ -76,19 +75,28 @@ def build(program: Program, target: Target, options: Options, progress: Progress
     """
     started = time.monotonic()
     plan = make_plan(program, target)
-    key = digest(plan, target, code_digest("kernels", "toolchains"), versions(),
-                 options.engine.identity())
+    key = digest(
+        plan, target, code_digest("kernels", "toolchains"), versions(), options.engine.identity(target)
+    )
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
     last = _last(place, key, archive, report_path)
     if last is not None:
         manifest, report = last
-        return Built(target=target.name, archive=archive, sha256=_sha256(archive), cached=True,
-                     manifest=manifest, report=report, seconds=time.monotonic() - started)
+        return Built(
+            target=target.name,
+            archive=archive,
+            sha256=_sha256(archive),
+            cached=True,
+            manifest=manifest,
+            report=report,
+            seconds=time.monotonic() - started,
+        )
 
-    progress.say(f"{target.name}: {len(plan.kernels)} kernels of {plan.library}, "
-                 f"engine {options.engine.name}")
+    progress.say(
+        f"{target.name}: {len(plan.kernels)} kernels of {plan.library}, engine {options.engine.name}"
+    )
     options.engine.prepare(target, progress.detail)
     with _scratch(place) as work:
         _compile(plan, target, options, work, progress)
@@ -100,17 +108,29 @@ def build(program: Program, target: Target, options: Options, progress: Progress
         report = run_checks(plan, target, options, work, progress)
         sha256 = ""
         if not report.failed():
-            members = [f"lib{plan.library}.a", f"lib{plan.library}.so", f"{plan.library}.h",
-                       "manifest.json"]
-            sha256 = make_archive(archive, archive.name.removesuffix(".tar.gz"),
-                                  {name: work / name for name in members})
+            members = [
+                f"lib{plan.library}.a",
+                f"lib{plan.library}.so",
+                f"{plan.library}.h",
+                "manifest.json",
+            ]
+            sha256 = make_archive(
+                archive, archive.name.removesuffix(".tar.gz"), {name: work / name for name in members}
+            )
             if not report.skipped():
                 _write(work / "stamp.json", Stamp(key=key, sha256=sha256))
         write_whole(report_path, msgspec.json.format(msgspec.json.encode(report), indent=1))
         (work / "link.json").unlink()
         _replace(work, place)
-    return Built(target=target.name, archive=archive, sha256=sha256, cached=False,
-                 manifest=manifest, report=report, seconds=time.monotonic() - started)
+    return Built(
+        target=target.name,
+        archive=archive,
+        sha256=sha256,
+        cached=False,
+        manifest=manifest,
+        report=report,
+        seconds=time.monotonic() - started,
+    )
 
 
 def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:
@@ -182,7 +202,10 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
             options.engine.run("kernels.codegen", path, on_line=finished)
             path.unlink()
 
-        parallel(generate, range(count))
+        parallel(generate, range(count), options.engine.close)
+    lost = [kernel.name for kernel in missing if not (work / f"{kernel.symbol}.o").is_file()]
+    if lost:
+        raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
 
 
 def _kernel_key(kernel: Kernel, target: Target) -> str:
@@ -198,8 +221,8 @@ def _fetch(store: Store, key: str, kernel: Kernel, work: Path) -> bool:
     return True
 
 
-def parallel(function: Callable[[Any], None], items: Any) -> None:
-    """Call the function on every item at once; the first failure ends the others."""
+def parallel(function: Callable[[Any], None], items: Any, stop: Callable[[], None]) -> None:
+    """Call the function on every item at once; after a failure, `stop` ends the others."""
     with ThreadPoolExecutor(max(1, len(items))) as pool:
         pending = [pool.submit(function, item) for item in items]
         try:
@@ -207,7 +230,7 @@ def parallel(function: Callable[[Any], None], items: Any) -> None:
                 each.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            process.end_all()
+            stop()
             raise
 
 
@@ -217,9 +240,17 @@ def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
         kernel.symbol: measure(work, kernel.symbol, target) for kernel in plan.kernels
     }
     tools = versions()
-    manifest = manifest_of(plan, target, measured, {
-        "kernfit": VERSION, "tvm": tools["apache-tvm"], "llvm": LLVM_OF_TVM, "zig": tools["ziglang"],
-    })
+    manifest = manifest_of(
+        plan,
+        target,
+        measured,
+        {
+            "kernfit": VERSION,
+            "tvm": tools["apache-tvm"],
+            "llvm": LLVM_OF_TVM,
+            "zig": tools["ziglang"],
+        },
+    )
     (work / f"{plan.library}.h").write_text(header(plan, target, VERSION), encoding="utf-8")
     (work / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     return manifest
@@ -253,31 +284,57 @@ def run_checks(plan: Plan, target: Target, options: Options, place: Path, progre
 
                 longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
                 request = EmulateRequest(
-                    qemu=target.qemu, cpu=cpu, runner="runner", jobs=options.jobs,
+                    qemu=target.qemu,
+                    cpu=cpu,
+                    runner="runner",
+                    jobs=options.jobs,
                     runs=tuple(
-                        Run(kernel=kernel.name, input=f"{kernel.name}.in",
-                            output=f"{kernel.name}.out", timeout=60 + kernel.flops / 2e6)
+                        Run(
+                            kernel=kernel.name,
+                            input=f"{kernel.name}.in",
+                            output=f"{kernel.name}.out",
+                            timeout=60 + kernel.flops / 2e6,
+                        )
                         for kernel in longest_first
-                    ))
-                options.engine.run("toolchains.emulate", _write(folder / "emulate.json", request),
-                                   on_line=judged)
+                    ),
+                )
+                options.engine.run(
+                    "toolchains.emulate", _write(folder / "emulate.json", request), on_line=judged
+                )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    lost = len(kernels) * len(target.qemu.cpus) - len(rows)
+    if lost:
+        raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
     order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
     rows.sort(key=lambda row: (target.qemu.cpus.index(row.cpu), order[row.kernel]))
-    return Report(library=plan.library, target=target.name, engine=options.engine.identity(),
-                  rows=tuple(rows))
+    return Report(
+        library=plan.library, target=target.name, engine=options.engine.identity(target), rows=tuple(rows)
+    )
 
 
 def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
     if ended.outcome != "ran":
-        return Row(kernel=kernel.name, target=target.name, cpu=cpu, status=ended.outcome,
-                   reason=ended.reason, emulator=ended.emulator)
+        return Row(
+            kernel=kernel.name,
+            target=target.name,
+            cpu=cpu,
+            status=ended.outcome,
+            reason=ended.reason,
+            emulator=ended.emulator,
+        )
     output = (folder / f"{kernel.name}.out").read_bytes()
     verdict = check.judge(kernel, check.make_inputs(kernel), output, target)
-    return Row(kernel=kernel.name, target=target.name, cpu=cpu,
-               status="pass" if verdict.passed else "wrong", error=verdict.error,
-               bound=verdict.bound, reason=verdict.reason, emulator=ended.emulator)
+    return Row(
+        kernel=kernel.name,
+        target=target.name,
+        cpu=cpu,
+        status="pass" if verdict.passed else "wrong",
+        error=verdict.error,
+        bound=verdict.bound,
+        reason=verdict.reason,
+        emulator=ended.emulator,
+    )
 
 
 def check_again(program: Program, target: Target, options: Options, progress: Progress) -> Report:

@@ -44,8 +44,12 @@ def run(
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
-        list(command), cwd=cwd, env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        list(command),
+        cwd=cwd,
+        env=dict(env) if env is not None else None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     _live.add(child)
@@ -60,13 +64,17 @@ def run(
 
 
 def _follow(
-    child: subprocess.Popen[bytes], deadline: float, lines: deque[str],
+    child: subprocess.Popen[bytes],
+    deadline: float,
+    lines: deque[str],
     on_line: Callable[[str], None] | None,
 ) -> bool:
     """Read output until the child closes it and ends; False when time is up."""
-    assert child.stdout is not None
+    stream = child.stdout
+    if stream is None:
+        raise ValueError("the child must be started with a pipe for its output")
     rest = b""
-    with child.stdout as stream, selectors.DefaultSelector() as selector:
+    with stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
             left = deadline - time.monotonic()

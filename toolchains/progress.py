@@ -45,8 +45,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A step that has begun or ended."""
-        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/dim]  {line}",
-                            soft_wrap=True)
+        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/dim]  {line}", soft_wrap=True)
 
     def detail(self, line: str) -> None:
         """A line of a tool's output."""
@@ -59,7 +58,11 @@ class Progress:
         if not self._console.is_terminal:
             yield Bar(self, title, total, None)
             return
-        columns = (TextColumn("         {task.description}"), BarColumn(),
-                   MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("         {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with RichProgress(*columns, console=self._console) as rich:
             yield Bar(self, title, total, rich)

@@ -120,7 +120,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     qemu: Qemu
 
     @property
-    def byte_order(self) -> str:
+    def byte_order(self) -> Literal["<", ">"]:
         """NumPy's character for the target's byte order."""
         return "<" if self.endianness == "little" else ">"
 

@@ -49,27 +49,26 @@ class Builder:
         aligned to its element (the arena: to 64 bytes). An assertion is TVM's way to
         return -1; its call into TVM's runtime is taken out in `kernels.codegen.lower`.
         """
-        with IRBuilder() as ir:
-            with T.prim_func(is_private=False, s_tir=False):
-                T.func_name(kernel.symbol)
-                pointers = [
-                    (operand.name, T.arg(operand.name, T.ptr(operand.dtype.value)), operand.dtype)
-                    for operand in kernel.operands
-                ]
-                arena = T.arg("arena", T.ptr("float32"))
-                T.func_ret(tirx.const(0, "int32").ty)
-                T.func_attr({"calling_conv": 0, "tirx.noalias": True, "global_symbol": kernel.symbol})
-                checks = [(pointer, dtype.bytes) for _, pointer, dtype in pointers]
-                if kernel.arena_bytes:
-                    checks.append((arena, ARENA_ALIGNMENT))
-                with T.Assert(self._usable(checks), "unusable pointer"):
-                    pass
-                for operand, (name, pointer, _) in zip(kernel.operands, pointers, strict=True):
-                    self.buffers[name] = self._declare(pointer, operand.elements)
-                if kernel.arena_bytes:
-                    self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
-                body(self)
-                T.Return(tirx.const(0, "int32"))
+        with IRBuilder() as ir, T.prim_func(is_private=False, s_tir=False):
+            T.func_name(kernel.symbol)
+            pointers = [
+                (operand.name, T.arg(operand.name, T.ptr(operand.dtype.value)), operand.dtype)
+                for operand in kernel.operands
+            ]
+            arena = T.arg("arena", T.ptr("float32"))
+            T.func_ret(tirx.const(0, "int32").ty)
+            T.func_attr({"calling_conv": 0, "tirx.noalias": True, "global_symbol": kernel.symbol})
+            checks = [(pointer, dtype.bytes) for _, pointer, dtype in pointers]
+            if kernel.arena_bytes:
+                checks.append((arena, ARENA_ALIGNMENT))
+            with T.Assert(self._usable(checks), "unusable pointer"):
+                pass
+            for operand, (name, pointer, _) in zip(kernel.operands, pointers, strict=True):
+                self.buffers[name] = self._declare(pointer, operand.elements)
+            if kernel.arena_bytes:
+                self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
+            body(self)
+            T.Return(tirx.const(0, "int32"))
         return ir.get()
 
     @staticmethod
@@ -115,7 +114,7 @@ class Builder:
         return tirx.Cast("float32", self.index(value))
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """a * b + c: rounded once where the processor fuses, else after each operation."""
+        """A * b + c: rounded once where the processor fuses, else after each operation."""
         if not self.cpu.fma:
             return a * b + c
         return tirx.call_llvm_pure_intrin(a.ty.dtype, "llvm.fma", a, b, c)

@@ -15,7 +15,8 @@ def header(plan: Plan, target: Target, version: str) -> str:
     guard = f"{plan.library.upper()}_H"
     subnormals = (
         "\nThis processor's vector unit flushes subnormal numbers to zero."
-        if target.cpu.flushes_subnormals else ""
+        if target.cpu.flushes_subnormals
+        else ""
     )
     preamble = textwrap.dedent(f"""\
         Kernels of {plan.library} for {plan.target} ({target.title}), made by kernfit {version}.
@@ -76,7 +77,8 @@ def _kernel(plan: Plan, kernel: Kernel) -> list[str]:
     lines = [_comment("\n".join(text))]
     lines += [
         f"#define {macro(plan, kernel, f'{operand.name.upper()}_BYTES')} {operand.bytes}"
-        for operand in kernel.operands if operand.packing
+        for operand in kernel.operands
+        if operand.packing
     ]
     lines.append(f"#define {macro(plan, kernel, 'ARENA_BYTES')} {kernel.arena_bytes}")
     return [*lines, f"{declaration(kernel)};"]

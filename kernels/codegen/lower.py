@@ -22,7 +22,9 @@ from toolchains.target import Target
 def llvm_target(target: Target) -> Any:
     """TVM's target for LLVM; the triple is always ours, never TVM's default."""
     described: dict[str, Any] = {
-        "kind": "llvm", "mtriple": target.llvm.triple, "mcpu": target.llvm.cpu,
+        "kind": "llvm",
+        "mtriple": target.llvm.triple,
+        "mcpu": target.llvm.cpu,
         "vector-width": max(target.cpu.vector_bits, 64),
     }
     if target.llvm.features:
@@ -85,8 +87,12 @@ def write_object(text: str, path: Path) -> None:
 
 DEBUG = ("    #dbg_", "!llvm.dbg.cu")
 RUNTIME = (
-    "@llvm.global_ctors", "@.str", "; Function Attrs", "declare void @TVMFFIError",
-    "  tail call fastcc void @__tvm_set_raised", "  call fastcc void @__tvm_set_raised",
+    "@llvm.global_ctors",
+    "@.str",
+    "; Function Attrs",
+    "declare void @TVMFFIError",
+    "  tail call fastcc void @__tvm_set_raised",
+    "  call fastcc void @__tvm_set_raised",
 )
 FUNCTIONS = ("define weak ", "define internal ")
 
@@ -100,14 +106,18 @@ def strip(text: str, *, debug: bool = False) -> str:
     information. What is left cannot unwind, and says so, or ARM's unwind tables would
     refer to a C++ runtime.
     """
+    dropped = RUNTIME if debug else (*RUNTIME, *DEBUG)
     kept = []
     skipping = False
     for line in text.splitlines():
         skipping = skipping or line.startswith(FUNCTIONS)
-        if not skipping and not line.startswith(RUNTIME if debug else (*RUNTIME, *DEBUG)):
-            line = line if debug else re.sub(r",? !dbg !\d+", "", line)
-            if line.startswith("attributes #") and "nounwind" not in line:
-                line = line.replace("{", "{ nounwind", 1)
-            kept.append(line)
+        if not skipping and not line.startswith(dropped):
+            kept.append(_mended(line, debug=debug))
         skipping = skipping and line != "}"
     return "\n".join(kept) + "\n"
+
+
+def _mended(line: str, *, debug: bool) -> str:
+    if line.startswith("attributes #") and "nounwind" not in line:
+        return line.replace("{", "{ nounwind", 1)
+    return line if debug else re.sub(r",? !dbg !\d+", "", line)

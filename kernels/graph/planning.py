@@ -21,10 +21,10 @@ def plan(program: Program, target: Target) -> Plan:
     for operator in program.operators:
         groups.setdefault(operator.group or operator.name, []).append(operator)
     return Plan(
-        library=program.name, target=target.name, source=program.source,
-        kernels=tuple(
-            _kernel(program, target, name, operators) for name, operators in groups.items()
-        ),
+        library=program.name,
+        target=target.name,
+        source=program.source,
+        kernels=tuple(_kernel(program, target, name, operators) for name, operators in groups.items()),
     )
 
 
@@ -35,8 +35,9 @@ def _kernel(program: Program, target: Target, name: str, operators: Sequence[Ope
 
     def operand(tensor: Tensor, role: str) -> str:
         short = tensor.name.removeprefix(f"{name}.")
-        operands.append(Operand(name=short, role=role, shape=tensor.shape, layout=tensor.layout,
-                                dtype=tensor.dtype))
+        operands.append(
+            Operand(name=short, role=role, shape=tensor.shape, layout=tensor.layout, dtype=tensor.dtype)
+        )
         return short
 
     for given in map(program.tensor, leading.inputs):
@@ -46,8 +47,13 @@ def _kernel(program: Program, target: Target, name: str, operators: Sequence[Ope
         second = [program.tensor(given) for given in operator.inputs[1:]]
         for tensor in second:
             operand(tensor, "bias" if tensor.role is Role.CONSTANT else "residual")
-        steps.append(Step(kind=operator.kind, attributes=operator.attributes,
-                          operand=operands[-1].name if second else ""))
+        steps.append(
+            Step(
+                kind=operator.kind,
+                attributes=operator.attributes,
+                operand=operands[-1].name if second else "",
+            )
+        )
     operand(program.tensor(operators[-1].outputs[0]), "output")
 
     attributes = msgspec.convert(leading.attributes, family.attributes)
@@ -56,12 +62,17 @@ def _kernel(program: Program, target: Target, name: str, operators: Sequence[Ope
     planned = family.plan(attributes, shapes, weights, target.cpu)
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
-        name=name, symbol=f"{program.name}_{name}", kind=leading.kind,
-        attributes=leading.attributes, epilogue=tuple(steps),
+        name=name,
+        symbol=f"{program.name}_{name}",
+        kind=leading.kind,
+        attributes=leading.attributes,
+        epilogue=tuple(steps),
         operands=tuple(
             msgspec.structs.replace(o, packing=planned.packing.get(o.name))
             for o in sorted(operands, key=lambda o: ORDER.index(o.role))
         ),
         schedule=msgspec.to_builtins(planned.schedule) if planned.schedule else {},
-        arena_bytes=planned.arena_bytes, flops=flops, count=leading.count,
+        arena_bytes=planned.arena_bytes,
+        flops=flops,
+        count=leading.count,
     )

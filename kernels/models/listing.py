@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 import tomllib
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 
 from kernels.errors import InputError, did_you_mean
 from kernels.operators import find_family, fuse_words
-from kernels.operators.base import Definition, Entry
+from kernels.operators.base import Definition, ElementWise, Entry
 from kernels.program import Attribute, Operator, Program, Role, Tensor
 
 LARGEST_FILE = 1 << 20
@@ -20,10 +19,17 @@ LARGEST_TENSOR = (1 << 31) - 1
 """In bytes: what a pointer difference of a 32-bit target can span."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 C_KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while run".split()
+    re.findall(
+        r"\w+",
+        """
+    alignas alignof auto bool break case char const constexpr continue default do double else
+    enum extern false float for goto if inline int long nullptr register restrict return run
+    short signed sizeof static static_assert struct switch thread_local true typedef typeof
+    union unsigned void volatile while
+""",
+    )
 )
+"""Names that no kernel can have: C23's keywords (ISO/IEC 9899:2024, 6.4.1), and `run`."""
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +49,7 @@ def read_listing(path: Path) -> Program:
         raise InputError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
         raise _located(path, text, None, str(error), set(Listing.__struct_fields__)) from error
-    if not IDENTIFIER.fullmatch(listing.name) or keyword.iskeyword(listing.name):
+    if not IDENTIFIER.fullmatch(listing.name) or listing.name in C_KEYWORDS:
         raise _located(path, text, None, f"name = '{listing.name}' is not a C identifier - at `$.name`")
     if not listing.kernel:
         raise InputError(f"{path}: a listing needs at least one [[kernel]]")
@@ -58,8 +64,13 @@ def read_listing(path: Path) -> Program:
             raise _located(path, text, number, str(error), _known_keys(raw)) from error
         except InputError as error:
             raise _located(path, text, number, str(error)) from error
-    return Program(name=listing.name, form="listing", source=listing.source,
-                   tensors=tuple(tensors), operators=tuple(operators))
+    return Program(
+        name=listing.name,
+        form="listing",
+        source=listing.source,
+        tensors=tuple(tensors),
+        operators=tuple(operators),
+    )
 
 
 def _text(path: Path) -> str:
@@ -75,7 +86,7 @@ def _text(path: Path) -> str:
 def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
     op = raw.get("op")
     if not isinstance(op, str):
-        raise InputError("a kernel needs an operator, such as op = \"gemm\"")
+        raise InputError('a kernel needs an operator, such as op = "gemm"')
     family = find_family(op)
     entry = msgspec.convert(raw, family.entry)
     if not IDENTIFIER.fullmatch(entry.name) or entry.name in C_KEYWORDS:
@@ -95,43 +106,50 @@ def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
     return entry, definition
 
 
-def _append(entry: Entry, definition: Definition, tensors: list[Tensor],
-            operators: list[Operator]) -> None:
+def _append(entry: Entry, definition: Definition, tensors: list[Tensor], operators: list[Operator]) -> None:
     """Append the entry as a chain of operators of one group."""
+    output = definition.output
+    steps = [_fused(word, entry) for word in entry.fuse]
 
-    def tensor(name: str, like: Tensor, role: Role, shape: tuple[int, ...] | None = None) -> str:
+    def tensor(name: str, like: Tensor, role: Role, shape: tuple[int, ...]) -> str:
         full = f"{entry.name}.{name}"
-        tensors.append(msgspec.structs.replace(
-            like, name=full, role=role, shape=like.shape if shape is None else shape))
+        tensors.append(msgspec.structs.replace(like, name=full, role=role, shape=shape))
         return full
 
-    inputs = tuple(tensor(t.name, t, t.role) for t in definition.operands)
-    output = definition.output
-    chain: list[tuple[str, dict[str, Attribute], tuple[str, ...]]] = [
-        (entry.op, definition.attributes, inputs)]
-    for word in entry.fuse:
-        family = fuse_words().get(word)
-        if family is None:
-            raise InputError(f"fuse = '{word}' is unknown{did_you_mean(word, fuse_words())}")
-        extra: tuple[str, ...] = ()
-        if word in entry.fuse[: len(chain) - 1]:
-            raise InputError(f"fuse names '{word}' twice")
+    def operator(number: int, kind: str, attributes: dict[str, Attribute], inputs: tuple[str, ...]) -> str:
+        last = number == len(steps)
+        name = output.name if last else f"{output.name}.{number}"
+        result = tensor(name, output, Role.OUTPUT if last else Role.INTERNAL, output.shape)
+        operators.append(
+            Operator(
+                name=f"{entry.name}.{number}" if number else entry.name,
+                kind=kind,
+                attributes=attributes,
+                inputs=inputs,
+                outputs=(result,),
+                group=entry.name,
+                count=entry.count,
+            )
+        )
+        return result
+
+    inputs = tuple(tensor(each.name, each, each.role, each.shape) for each in definition.operands)
+    value = operator(0, entry.op, definition.attributes, inputs)
+    for number, (word, family) in enumerate(zip(entry.fuse, steps, strict=True), 1):
+        second: tuple[str, ...] = ()
         if word == "bias":
-            extra = (tensor("bias", output, Role.CONSTANT, output.shape[-1:]),)
+            second = (tensor("bias", output, Role.CONSTANT, output.shape[-1:]),)
         elif word == "add":
-            extra = (tensor("residual", output, Role.INPUT),)
-        chain.append((family.kind, dict(family.words[word]), extra))
-    value = ""
-    for number, (kind, attributes, extra) in enumerate(chain):
-        last = number == len(chain) - 1
-        result = tensor(output.name if last else f"{output.name}.{number}", output,
-                        Role.OUTPUT if last else Role.INTERNAL)
-        operators.append(Operator(
-            name=entry.name if number == 0 else f"{entry.name}.{number}", kind=kind,
-            attributes=attributes, inputs=extra if number == 0 and not value and extra else
-            ((*((value,) if value else ()), *extra)), outputs=(result,), group=entry.name,
-            count=entry.count))
-        value = result
+            second = (tensor("residual", output, Role.INPUT, output.shape),)
+        value = operator(number, family.kind, dict(family.words[word]), (value, *second))
+
+
+def _fused(word: str, entry: Entry) -> ElementWise:
+    if word not in fuse_words():
+        raise InputError(f"fuse = '{word}' is unknown{did_you_mean(word, fuse_words())}")
+    if entry.fuse.count(word) > 1:
+        raise InputError(f"fuse names '{word}' twice")
+    return fuse_words()[word]
 
 
 def _known_keys(raw: dict[str, Any]) -> set[str]:
@@ -148,8 +166,9 @@ def _known_keys(raw: dict[str, Any]) -> set[str]:
     return keys
 
 
-def _located(path: Path, text: str, number: int | None, message: str,
-             known: set[str] | None = None) -> InputError:
+def _located(
+    path: Path, text: str, number: int | None, message: str, known: set[str] | None = None
+) -> InputError:
     """The message with file and line: of the key that it names, in that kernel's table."""
     unknown = re.search(r"unknown field `(\w+)`", message)
     if unknown and known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from toolchains.target import CPU
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
+Words = Mapping[str, Mapping[str, Attribute]]
+"""Words for `fuse`, each with the attributes that it stands for."""
 Epilogue = Callable[[Any, Any, Any], Any]
 """epilogue(vector, pixel, column) -> vector: the fused steps on results in registers."""
 
@@ -76,15 +79,15 @@ def growth(roundings: int) -> float:
     element (Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4); it keeps the
     bound below the size of a single missing term of a long sum.
     """
-    return min(roundings / (1 - roundings * UNIT_ROUNDOFF), 8.0 * roundings**0.5)
+    return min(roundings / (1 - roundings * UNIT_ROUNDOFF), 8.0 * math.sqrt(roundings))
 
 
 class Family(abc.ABC):
     """An operator family. Subclasses are found by their modules in this package."""
 
     kind: ClassVar[str]
-    entry: ClassVar[type[Entry]]
-    attributes: ClassVar[type[msgspec.Struct]]
+    entry: ClassVar[type[Any]]
+    attributes: ClassVar[type[Any]]
     input_scale: ClassVar[float] = 1.0
     """Checks draw inputs from [-input_scale, input_scale)."""
 
@@ -97,8 +100,9 @@ class Family(abc.ABC):
         """Floating-point operations of one call, a multiply-add counted as two."""
 
     @abc.abstractmethod
-    def plan(self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str],
-             cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """The schedule for a processor; `weights` are the operands known ahead of time."""
 
     @abc.abstractmethod
@@ -113,7 +117,7 @@ class Family(abc.ABC):
 class ElementWise(Family):
     """A family that can also stand in another kernel's epilogue, by its `fuse` words."""
 
-    words: ClassVar[Mapping[str, Mapping[str, Attribute]]]
+    words: ClassVar[Words]
 
     @abc.abstractmethod
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:

@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 
 from kernels.operators.base import (
-    Array, Definition, Entry, Epilogue, Estimate, Family, Planned, Shape, positive,
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    positive,
 )
 from kernels.operators.window import Image, WindowAttributes, slide, taps
 from kernels.plan import Kernel, Packing
@@ -47,24 +55,34 @@ class Conv2D(Family):
             attributes=msgspec.to_builtins(entry.attributes),
             operands=(
                 Tensor(name="x", shape=entry.inputs.x, layout="NHWC", role=Role.INPUT),
-                Tensor(name="w", shape=(filters, *window.kernel, window.channels), layout="OHWI",
-                       role=Role.CONSTANT),
+                Tensor(
+                    name="w",
+                    shape=(filters, *window.kernel, window.channels),
+                    layout="OHWI",
+                    role=Role.CONSTANT,
+                ),
             ),
-            output=Tensor(name="y", shape=(window.batch, window.out_h, window.out_w, filters),
-                          layout="NHWC", role=Role.OUTPUT),
+            output=Tensor(
+                name="y",
+                shape=(window.batch, window.out_h, window.out_w, filters),
+                layout="NHWC",
+                role=Role.OUTPUT,
+            ),
         )
 
     def flops(self, attributes: ConvAttributes, shapes: Mapping[str, Shape]) -> int:
         """Two for each element of the result, tap and input channel; padding is counted."""
         return 2 * int(np.prod(shapes["y"])) * int(np.prod(shapes["w"][1:]))
 
-    def plan(self, attributes: ConvAttributes, shapes: Mapping[str, Shape],
-             weights: frozenset[str], cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: ConvAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """An implicit matrix product; weights as [h, w, c] x [o] in panels of o."""
         window, filters = _flattened(slide(attributes, shapes["x"])), attributes.filters
         schedule = contraction.choose(window, filters, cpu)
-        packing = Packing(permute=(1, 2, 3, 0), rows=int(np.prod(shapes["w"][1:])),
-                          columns=filters, panel=schedule.nr)
+        packing = Packing(
+            permute=(1, 2, 3, 0), rows=int(np.prod(shapes["w"][1:])), columns=filters, panel=schedule.nr
+        )
         return Planned(schedule=schedule, packing={"w": packing})
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
@@ -82,8 +100,18 @@ class Conv2D(Family):
             b.store(b.buffers["y"], place, epilogue(value, pixel, column))
 
         contraction.emit(
-            b, window, attributes.filters, msgspec.convert(kernel.schedule, contraction.Contraction),
-            image, b.buffers["x"], b.buffers["w"], finish)
+            b,
+            contraction.Product(
+                window=window,
+                columns=attributes.filters,
+                schedule=msgspec.convert(kernel.schedule, contraction.Contraction),
+                image=image,
+                x=b.buffers["x"],
+                w=b.buffers["w"],
+                packed=True,
+                finish=finish,
+            ),
+        )
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """One matrix product in float64 for each tap."""
@@ -126,23 +154,33 @@ class DepthwiseConv2D(Family):
             attributes=msgspec.to_builtins(entry.attributes),
             operands=(
                 Tensor(name="x", shape=entry.inputs.x, layout="NHWC", role=Role.INPUT),
-                Tensor(name="w", shape=(window.channels, *window.kernel, 1), layout="OHWI",
-                       role=Role.CONSTANT),
+                Tensor(
+                    name="w", shape=(window.channels, *window.kernel, 1), layout="OHWI", role=Role.CONSTANT
+                ),
             ),
-            output=Tensor(name="y", shape=(window.batch, window.out_h, window.out_w, window.channels),
-                          layout="NHWC", role=Role.OUTPUT),
+            output=Tensor(
+                name="y",
+                shape=(window.batch, window.out_h, window.out_w, window.channels),
+                layout="NHWC",
+                role=Role.OUTPUT,
+            ),
         )
 
     def flops(self, attributes: WindowAttributes, shapes: Mapping[str, Shape]) -> int:
         """Two for each element of the result and tap; padding is counted."""
         return 2 * int(np.prod(shapes["y"])) * attributes.kernel[0] * attributes.kernel[1]
 
-    def plan(self, attributes: WindowAttributes, shapes: Mapping[str, Shape],
-             weights: frozenset[str], cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: WindowAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """Channels in vectors; weights as [h, w] x [c], in one panel."""
         window = slide(attributes, shapes["x"])
-        packing = Packing(permute=(3, 1, 2, 0), rows=window.kernel[0] * window.kernel[1],
-                          columns=window.channels, panel=window.channels)
+        packing = Packing(
+            permute=(3, 1, 2, 0),
+            rows=window.kernel[0] * window.kernel[1],
+            columns=window.channels,
+            panel=window.channels,
+        )
         return Planned(schedule=channels.choose(window, cpu), packing={"w": packing})
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
@@ -159,8 +197,14 @@ class DepthwiseConv2D(Family):
             b.store(b.buffers["y"], place, epilogue(value, pixel, channel))
 
         channels.emit_window(
-            b, window, msgspec.convert(kernel.schedule, channels.Sliding), b.buffers["x"],
-            initial=0.0, combine=combine, finish=finish)
+            b,
+            window,
+            msgspec.convert(kernel.schedule, channels.Sliding),
+            b.buffers["x"],
+            initial=0.0,
+            combine=combine,
+            finish=finish,
+        )
 
     def reference(self, attributes: WindowAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """One product in float64 for each tap."""
@@ -171,5 +215,4 @@ class DepthwiseConv2D(Family):
         for row, column, elements in taps(window, arrays["x"], 0.0):
             value += elements * w[:, row, column, 0]
             magnitude += np.abs(elements * w[:, row, column, 0])
-        return Estimate(value=value, magnitude=magnitude,
-                        roundings=window.kernel[0] * window.kernel[1] + 1)
+        return Estimate(value=value, magnitude=magnitude, roundings=window.kernel[0] * window.kernel[1] + 1)

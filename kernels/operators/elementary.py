@@ -17,7 +17,14 @@ EXP_SMALLEST = -103.97208
 EXP_LARGEST = 88.72284
 """Above this, exp overflows float32: ln(2^128)."""
 EXP_COEFFICIENTS = (
-    1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0,
+    1.0 / 5040,
+    1.0 / 720,
+    1.0 / 120,
+    1.0 / 24,
+    1.0 / 6,
+    0.5,
+    1.0,
+    1.0,
 )
 """Taylor coefficients of exp up to degree 7; on |r| <= ln(2) / 2 the remainder is below
 0.35^8 / 8! < 6e-9, a tenth of the unit round-off."""

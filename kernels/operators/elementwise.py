@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
 from kernels.errors import InputError
 from kernels.operators.base import (
-    Array, Definition, ElementWise, Entry, Epilogue, Estimate, Planned, Shape, exact, positive,
+    Array,
+    Definition,
+    ElementWise,
+    Entry,
+    Epilogue,
+    Estimate,
+    Planned,
+    Shape,
+    Words,
+    exact,
+    positive,
 )
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
@@ -53,8 +63,7 @@ class _Map(ElementWise):
         return Definition(
             attributes=msgspec.to_builtins(getattr(entry, "attributes", NoAttributes())),
             operands=tuple(
-                Tensor(name=name, shape=tuple(shape), role=Role.INPUT)
-                for name, shape in inputs.items()
+                Tensor(name=name, shape=tuple(shape), role=Role.INPUT) for name, shape in inputs.items()
             ),
             output=Tensor(name="y", shape=shapes[0], role=Role.OUTPUT),
         )
@@ -63,8 +72,9 @@ class _Map(ElementWise):
         """One for each element."""
         return int(np.prod(shapes["y"]))
 
-    def plan(self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str],
-             cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """Nothing to decide."""
         return Planned()
 
@@ -108,7 +118,7 @@ class Add(_Map):
     kind = "add"
     entry = AddEntry
     attributes = NoAttributes
-    words = {"bias": {}, "add": {}}
+    words: ClassVar[Words] = {"bias": {}, "add": {}}
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """One addition."""
@@ -136,7 +146,7 @@ class Relu(_Map):
     kind = "relu"
     entry = MapEntry
     attributes = NoAttributes
-    words = {"relu": {}}
+    words: ClassVar[Words] = {"relu": {}}
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """Comparing this way round keeps NaN, and is one instruction on most processors."""
@@ -169,7 +179,7 @@ class Clip(_Map):
     kind = "clip"
     entry = ClipEntry
     attributes = ClipAttributes
-    words = {"relu6": {"minimum": 0.0, "maximum": 6.0}}
+    words: ClassVar[Words] = {"relu6": {"minimum": 0.0, "maximum": 6.0}}
 
     def define(self, entry: ClipEntry) -> Definition:
         """As for every element-wise operator; the interval must not be empty."""

@@ -9,7 +9,15 @@ import msgspec
 import numpy as np
 
 from kernels.operators.base import (
-    Array, Definition, Entry, Epilogue, Estimate, Family, Planned, Shape, positive,
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    positive,
 )
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
@@ -62,8 +70,9 @@ class Gemm(Family):
         m, n, k = _extents(attributes, shapes)
         return 2 * m * n * k
 
-    def plan(self, attributes: GemmAttributes, shapes: Mapping[str, Shape],
-             weights: frozenset[str], cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: GemmAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
         m, n, k = _extents(attributes, shapes)
         schedule = contraction.choose(_window(m, k), n, cpu)
@@ -81,7 +90,8 @@ class Gemm(Family):
         schedule = msgspec.convert(kernel.schedule, contraction.Contraction)
         a_transposed, b_transposed = (c == "t" for c in attributes.transpose)
         image = contraction.Image(
-            batch=0, row=0, pixel=1 if a_transposed else k, channel=m if a_transposed else 1)
+            batch=0, row=0, pixel=1 if a_transposed else k, channel=m if a_transposed else 1
+        )
         packed = kernel.operand("b").packing is not None
         panels = b.buffers["b"]
         if not packed and b_transposed:
@@ -92,11 +102,22 @@ class Gemm(Family):
         def finish(value: Any, pixel: Any, column: Any) -> None:
             b.store(b.buffers["c"], pixel * n + column, epilogue(value, pixel, column))
 
-        contraction.emit(b, _window(m, k), n, schedule, image, b.buffers["a"], panels, finish,
-                         packed=packed)
+        contraction.emit(
+            b,
+            contraction.Product(
+                window=_window(m, k),
+                columns=n,
+                schedule=schedule,
+                image=image,
+                x=b.buffers["a"],
+                w=panels,
+                packed=packed,
+                finish=finish,
+            ),
+        )
 
     def reference(self, attributes: GemmAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """k products and k additions: k roundings fused, at most k + 1 apart."""
+        """K products and k additions: k roundings fused, at most k + 1 apart."""
         a, b = arrays["a"].astype(np.float64), arrays["b"].astype(np.float64)
         a = a.T if attributes.transpose[0] == "t" else a
         b = b.T if attributes.transpose[1] == "t" else b

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
 from kernels.operators.base import (
-    Array, Definition, Entry, Epilogue, Estimate, Family, Planned, Shape, exact, positive,
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    exact,
+    positive,
 )
 from kernels.operators.window import Image, WindowAttributes, slide, taps
 from kernels.plan import Kernel
@@ -30,8 +39,8 @@ class PoolEntry(Entry, frozen=True, kw_only=True):
 class _Pool(Family):
     """What all poolings share; subclasses say how elements are folded."""
 
-    entry = PoolEntry
-    attributes: Any = WindowAttributes
+    entry: ClassVar[type[Any]] = PoolEntry
+    attributes: ClassVar[type[Any]] = WindowAttributes
 
     def define(self, entry: Any) -> Definition:
         """Tensors x and y, NHWC."""
@@ -46,15 +55,17 @@ class _Pool(Family):
     def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
         """The window that is slid over an image of shape `x`."""
         del x
-        return attributes
+        window: WindowAttributes = attributes
+        return window
 
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """One for each element of the result and tap; padding is counted."""
         kernel = self.window_attributes(attributes, shapes["x"]).kernel
         return int(np.prod(shapes["y"])) * kernel[0] * kernel[1]
 
-    def plan(self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str],
-             cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """Channels in vectors."""
         window = slide(self.window_attributes(attributes, shapes["x"]), shapes["x"])
         return Planned(schedule=channels.choose(window, cpu))
@@ -70,9 +81,14 @@ class _Pool(Family):
             b.store(b.buffers["y"], pixel * window.channels + channel, value)
 
         channels.emit_window(
-            b, window, msgspec.convert(kernel.schedule, channels.Sliding), b.buffers["x"],
-            initial=self.initial, finish=finish,
-            combine=lambda total, element, *_: self.fold(b, total, element))
+            b,
+            window,
+            msgspec.convert(kernel.schedule, channels.Sliding),
+            b.buffers["x"],
+            initial=self.initial,
+            finish=finish,
+            combine=lambda total, element, *_: self.fold(b, total, element),
+        )
 
     initial: float
 
@@ -105,6 +121,39 @@ class MaxPool(_Pool):
         return exact(np.max([e for _, _, e in taps(window, arrays["x"], LOWEST)], axis=0))
 
 
+class _Average(_Pool):
+    """What averages share: a sum, divided by the number of elements."""
+
+    initial = 0.0
+
+    def includes_padding(self, attributes: Any) -> bool:
+        """Whether padding counts as elements, which are zero."""
+        return False
+
+    def fold(self, b: Any, total: Any, element: Any) -> Any:
+        """The sum of the two."""
+        return total + element
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+        """Divide by the number of elements."""
+        rows, columns = attributes.kernel if self.includes_padding(attributes) else inside
+        return value / b.splat(b.float_of(rows * columns), b.lanes(value))
+
+    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
+        """As many additions as elements, and a division."""
+        x = arrays["x"]
+        window = slide(self.window_attributes(attributes, x.shape), x.shape)
+        elements = np.array([e for _, _, e in taps(window, x, np.nan)])
+        count: Any = (~np.isnan(elements)).sum(axis=0)
+        if self.includes_padding(attributes):
+            count = len(elements)
+        return Estimate(
+            value=np.nansum(elements, axis=0) / count,
+            magnitude=np.nansum(np.abs(elements), axis=0) / count,
+            roundings=len(elements) + 1,
+        )
+
+
 class AverageAttributes(WindowAttributes, frozen=True, kw_only=True):
     """`count_include_pad` divides by the window's size also where padding lies under it."""
 
@@ -118,39 +167,16 @@ class AverageEntry(Entry, frozen=True, kw_only=True):
     attributes: AverageAttributes
 
 
-class AveragePool(_Pool):
+class AveragePool(_Average):
     """The mean of the elements under the window."""
 
     kind = "average_pool"
     entry = AverageEntry
     attributes = AverageAttributes
-    initial = 0.0
 
-    def fold(self, b: Any, total: Any, element: Any) -> Any:
-        """The sum of the two."""
-        return total + element
-
-    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
-        """Divide by the number of elements."""
-        rows, columns = inside
-        if attributes.count_include_pad:
-            rows, columns = attributes.kernel
-        count = b.float_of(rows * columns)
-        return value / b.splat(count, b.lanes(value))
-
-    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
-        """As many additions as elements, and a division."""
-        attributes = self.window_attributes(attributes, arrays["x"].shape)
-        window = slide(attributes, arrays["x"].shape)
-        parts = list(taps(window, arrays["x"], np.nan))
-        inside = sum(~np.isnan(e) for _, _, e in parts)
-        taps_of_kernel = window.kernel[0] * window.kernel[1]
-        count = taps_of_kernel if attributes.count_include_pad else inside
-        return Estimate(
-            value=sum(np.nan_to_num(e) for _, _, e in parts) / count,
-            magnitude=sum(np.abs(np.nan_to_num(e)) for _, _, e in parts) / count,
-            roundings=taps_of_kernel + 1,
-        )
+    def includes_padding(self, attributes: Any) -> bool:
+        """As the attribute says."""
+        return bool(attributes.count_include_pad)
 
 
 class GlobalAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,19 +190,14 @@ class GlobalEntry(Entry, frozen=True, kw_only=True):
     attributes: GlobalAttributes = GlobalAttributes()
 
 
-class GlobalAveragePool(AveragePool):
+class GlobalAveragePool(_Average):
     """The mean over the whole image, for each channel."""
 
     kind = "global_average_pool"
     entry = GlobalEntry
     attributes = GlobalAttributes
 
-    def window_attributes(self, attributes: Any, x: Shape) -> AverageAttributes:
+    def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
         """A window as large as the image."""
         _, height, width, _ = positive("inputs.x", x, rank=4)
-        return AverageAttributes(kernel=(height, width))
-
-    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
-        """Divide by the number of elements of the image."""
-        rows, columns = inside
-        return super().finish(b, AverageAttributes(kernel=(rows, columns)), value, inside)
+        return WindowAttributes(kernel=(height, width))

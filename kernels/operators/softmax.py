@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from kernels.operators.base import (
-    Array, Definition, Epilogue, Estimate, Family, Planned, Shape, positive,
+    Array,
+    Definition,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    positive,
 )
 from kernels.operators.elementary import exp
 from kernels.operators.elementwise import MapEntry, NoAttributes
@@ -39,8 +46,9 @@ class Softmax(Family):
         """Five for each element: maximum, difference, exponential, sum, scaling."""
         return 5 * int(np.prod(shapes["x"]))
 
-    def plan(self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str],
-             cpu: CPU) -> Planned:
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
         """Nothing to decide."""
         return Planned()
 
@@ -51,8 +59,13 @@ class Softmax(Family):
         with b.loop(0, kernel.output.elements // columns) as row:
             start = row * columns
             largest = channels.emit_fold(
-                b, start, columns, -float("inf"), lambda at, lanes: b.load(x, at, lanes),
-                lambda a, c: b.select(c > a, c, a))
+                b,
+                start,
+                columns,
+                -float("inf"),
+                lambda at, lanes: b.load(x, at, lanes),
+                lambda a, c: b.select(c > a, c, a),
+            )
 
             def exponential(at: Any, lanes: int) -> Any:
                 value = b.let(exp(b, b.load(x, at, lanes) - b.splat(largest, lanes)))
@@ -69,8 +82,11 @@ class Softmax(Family):
             channels.emit_map(b, columns, scaling)
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
-        """Relative error: u |x_i - max| from each difference, 4 u from each exponential
-        (2 units in the last place), u for each addition, reciprocal and product."""
+        """Relative errors add up over the row.
+
+        u |x_i - max| comes from each difference, 4 u from each exponential (2 units in the
+        last place), and u from each addition, the reciprocal and the product.
+        """
         x = arrays["x"].astype(np.float64)
         distance = x - x.max(axis=-1, keepdims=True)
         value = np.exp(distance)

@@ -32,8 +32,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def slide(attributes: WindowAttributes, x: Shape) -> Window:
     """The window of `attributes` over an image of shape `x`; InputError where it cannot lie."""
     batch, height, width, channels = positive("inputs.x", x, rank=4)
-    kernel = positive("attributes.kernel", attributes.kernel)
-    stride = positive("attributes.stride", attributes.stride)
+    kernel, stride = attributes.kernel, attributes.stride
+    positive("attributes.kernel", kernel)
+    positive("attributes.stride", stride)
     top, left, bottom, right = attributes.padding
     if min(attributes.padding) < 0:
         raise InputError(f"attributes.padding = {list(attributes.padding)} must not be negative")
@@ -45,9 +46,16 @@ def slide(attributes: WindowAttributes, x: Shape) -> Window:
             f"attributes.kernel = {list(kernel)} is larger than the padded image of {x[1]} x {x[2]}"
         )
     return Window(
-        batch=batch, in_h=height, in_w=width, channels=channels,
-        out_h=room[0] // stride[0] + 1, out_w=room[1] // stride[1] + 1,
-        kernel=kernel, stride=stride, top=top, left=left,
+        batch=batch,
+        in_h=height,
+        in_w=width,
+        channels=channels,
+        out_h=room[0] // stride[0] + 1,
+        out_w=room[1] // stride[1] + 1,
+        kernel=kernel,
+        stride=stride,
+        top=top,
+        left=left,
     )
 
 
@@ -59,8 +67,12 @@ def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, int, Arra
     padded = np.pad(x.astype(np.float64), edges, constant_values=fill)
     for row in range(window.kernel[0]):
         for column in range(window.kernel[1]):
-            yield row, column, padded[
-                :,
-                row : row + (window.out_h - 1) * window.stride[0] + 1 : window.stride[0],
-                column : column + (window.out_w - 1) * window.stride[1] + 1 : window.stride[1],
-            ]
+            yield (
+                row,
+                column,
+                padded[
+                    :,
+                    row : row + (window.out_h - 1) * window.stride[0] + 1 : window.stride[0],
+                    column : column + (window.out_w - 1) * window.stride[1] + 1 : window.stride[1],
+                ],
+            )

@@ -29,9 +29,7 @@ def choose(window: Window, cpu: CPU) -> Sliding:
     """
     vectors = 2 if window.channels >= 2 * cpu.lanes else 1
     most = max(1, cpu.registers // 2 // vectors)
-    return Sliding(
-        mr=spread(window.out_w, most)[0], nr=min(vectors * cpu.lanes, window.channels)
-    )
+    return Sliding(mr=spread(window.out_w, most)[0], nr=min(vectors * cpu.lanes, window.channels))
 
 
 def emit_window(
@@ -55,8 +53,7 @@ def emit_window(
     blocks = [part for part in ((schedule.nr, full, 0), (rest, 1, channels - rest)) if part[0] * part[1]]
     for width, count, base in blocks:
         vectors = pieces(width, b.cpu.lanes)
-        with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line, \
-                b.loop(0, count) as number:
+        with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line, b.loop(0, count) as number:
             channel = number * width + base
             for run in runs(window, schedule.mr):
                 with b.loop(0, run.repeat) as tile:
@@ -78,14 +75,23 @@ def emit_window(
                                         place = row * len(vectors) + v
                                         element = b.load(x, pixel * channels + channel + offset, lanes)
                                         accumulators[place] = combine(
-                                            accumulators[place], element, tap, column,
-                                            channel + offset, lanes)
+                                            accumulators[place],
+                                            element,
+                                            tap,
+                                            column,
+                                            channel + offset,
+                                            lanes,
+                                        )
                     for row in range(run.rows):
                         inside = sum(h - lo for lo, h, rows in run.segments if row in rows)
                         output = (batch * window.out_h + line) * window.out_w + first + row
                         for v, (offset, _) in enumerate(vectors):
-                            finish(accumulators[row * len(vectors) + v], output,
-                                   channel + offset, (high - low, inside))
+                            finish(
+                                accumulators[row * len(vectors) + v],
+                                output,
+                                channel + offset,
+                                (high - low, inside),
+                            )
 
 
 def emit_map(b: Any, elements: int, body: Callable[[Any, int], None]) -> None:
@@ -100,7 +106,11 @@ def emit_map(b: Any, elements: int, body: Callable[[Any, int], None]) -> None:
 
 
 def emit_fold(
-    b: Any, start: Any, elements: int, initial: float, element: Callable[[Any, int], Any],
+    b: Any,
+    start: Any,
+    elements: int,
+    initial: float,
+    element: Callable[[Any, int], Any],
     combine: Callable[[Any, Any], Any],
 ) -> Any:
     """Fold a row into one scalar: lane by lane in vectors, then across lanes, then the rest.

@@ -74,9 +74,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     return msgspec.structs.replace(chosen, outer=_outer(window, columns, chosen, cpu))
 
 
-def _outer(
-    window: Window, columns: int, tile: Contraction, cpu: CPU
-) -> Literal["panels", "pixels"]:
+def _outer(window: Window, columns: int, tile: Contraction, cpu: CPU) -> Literal["panels", "pixels"]:
     """The outer loop that brings fewer bytes past the second-level cache.
 
     Panels outside read the image once for each panel unless it stays in that cache;
@@ -102,109 +100,127 @@ def _panels(columns: int, nr: int) -> list[tuple[int, int]]:
     return [part for part in ((nr, full), (rest, 1 if rest else 0)) if part[1]]
 
 
-def emit(
-    b: Any,
-    window: Window,
-    columns: int,
-    schedule: Contraction,
-    image: Image,
-    x: Any,
-    w: Any,
-    finish: Finish,
-    *,
-    packed: bool = True,
-) -> None:
-    """Emit the loops. `w` is packed in panels of `nr`, or row-major where not `packed`."""
-    rows = runs(window, schedule.mr)
-    depth = window.kernel[0] * window.kernel[1] * window.channels
+class Product(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be emitted: the shapes, the schedule, and where the operands lie.
 
-    def panel(batch: Any, line: Any, run: Run, first: Any, column: Any, width: int) -> None:
-        """One register tile: output columns `first`... by `width` columns."""
-        start = column * depth if packed else column
-        _tile(b, window, schedule, image, (x, w), run, (batch, line, first),
-              (start, width if packed else columns), pieces(width, b.cpu.lanes), column, finish)
+    `w` is in panels of `nr` columns, or a row-major matrix where not `packed`.
+    """
+
+    window: Window
+    columns: int
+    schedule: Contraction
+    image: Image
+    x: Any
+    w: Any
+    packed: bool
+    finish: Finish
+
+
+class Tile(msgspec.Struct, frozen=True, kw_only=True):
+    """One register tile: output columns of one line of pixels by columns of one panel."""
+
+    batch: Any
+    line: Any
+    first: Any
+    run: Run
+    column: Any
+    width: int
+
+
+def emit(b: Any, product: Product) -> None:
+    """Emit the loops over panels and tiles of pixels, in the schedule's order."""
+    window = product.window
+    rows = runs(window, product.schedule.mr)
 
     def over_pixels(body: Callable[..., None]) -> None:
         with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line:
             for run in rows:
-                with b.loop(0, run.repeat) as tile:
-                    body(batch, line, run, tile * run.rows + run.first)
+                with b.loop(0, run.repeat) as number:
+                    body(batch=batch, line=line, run=run, first=number * run.rows + run.first)
 
     def over_panels(body: Callable[..., None]) -> None:
         column = 0
-        for width, count in _panels(columns, schedule.nr):
+        for width, count in _panels(product.columns, product.schedule.nr):
             with b.loop(0, count) as number:
-                body(number * width + column, width)
+                body(column=number * width + column, width=width)
             column += count * width
 
-    if schedule.outer == "panels":
-        over_panels(lambda column, width: over_pixels(
-            lambda batch, line, run, first: panel(batch, line, run, first, column, width)))
+    if product.schedule.outer == "panels":
+        over_panels(
+            lambda **panel: over_pixels(lambda **pixels: _emit_tile(b, product, Tile(**panel, **pixels)))
+        )
     else:
-        over_pixels(lambda batch, line, run, first: over_panels(
-            lambda column, width: panel(batch, line, run, first, column, width)))
+        over_pixels(
+            lambda **pixels: over_panels(lambda **panel: _emit_tile(b, product, Tile(**panel, **pixels)))
+        )
 
 
-def _tile(
-    b: Any,
-    window: Window,
-    schedule: Contraction,
-    image: Image,
-    operands: tuple[Any, Any],
-    run: Run,
-    place: tuple[Any, Any, Any],
-    panel: tuple[Any, int],
-    vectors: list[tuple[int, int]],
-    column: Any,
-    finish: Finish,
-) -> None:
-    x, w = operands
-    batch, line, first = place
-    start, row_stride = panel
-    accumulators = b.registers([width for _ in range(run.rows) for _, width in vectors])
-    for number, width in enumerate([width for _ in range(run.rows) for _, width in vectors]):
+def _emit_tile(b: Any, product: Product, tile: Tile) -> None:
+    window, image = product.window, product.image
+    vectors = pieces(tile.width, b.cpu.lanes)
+    widths = [width for _ in range(tile.run.rows) for _, width in vectors]
+    accumulators = b.registers(widths)
+    for number, width in enumerate(widths):
         accumulators[number] = b.constant(0.0, width)
 
-    low, high = vertical_taps(b, window, line)
+    low, high = vertical_taps(b, window, tile.line)
     with b.loop(low, high) as tap:
-        height = line * window.stride[0] + tap - window.top
-        pixel = first * window.stride[1] - window.left
-        origin = batch * image.batch + height * image.row + pixel * image.pixel
-        for tap_low, tap_high, rows in run.segments:
+        height = tile.line * window.stride[0] + tap - window.top
+        pixel = tile.first * window.stride[1] - window.left
+        origin = tile.batch * image.batch + height * image.row + pixel * image.pixel
+        depth = tap * (window.kernel[1] * window.channels)
+        for tap_low, tap_high, rows in tile.run.segments:
             begin, end = tap_low * window.channels, tap_high * window.channels
-            line_of_w = tap * (window.kernel[1] * window.channels)
-
-            def step(q: Any, ku: int, rows: tuple[int, ...] = rows, line_of_w: Any = line_of_w,
-                     origin: Any = origin) -> None:
-                factors = [
-                    b.load(x, origin + row * window.stride[1] * image.pixel + q * image.channel, ku)
-                    for row in rows
-                ]
-                for unroll in range(ku):
-                    weights = [
-                        b.load(w, start + (line_of_w + q + unroll) * row_stride + offset, width)
-                        for offset, width in vectors
-                    ]
-                    for row, factor in zip(rows, factors, strict=True):
-                        scalar = b.lane(factor, unroll)
-                        for number, (_, width) in enumerate(vectors):
-                            place = row * len(vectors) + number
-                            accumulators[place] = b.fma(
-                                b.splat(scalar, width), weights[number], accumulators[place])
-
-            ku = schedule.ku if image.channel == 1 else 1
+            ku = product.schedule.ku if image.channel == 1 else 1
             whole = (end - begin) // ku
             if whole:
                 with b.loop(0, whole) as q:
-                    step(q * ku + begin, ku)
+                    _step(b, product, tile, accumulators, rows, origin, depth, q * ku + begin, ku)
             if begin + whole * ku < end:
                 with b.loop(begin + whole * ku, end) as q:
-                    step(q, 1)
+                    _step(b, product, tile, accumulators, rows, origin, depth, q, 1)
 
-    for row in range(run.rows):
+    for row in range(tile.run.rows):
         for number, (offset, _) in enumerate(vectors):
-            output = (batch * window.out_h + line) * window.out_w + first + row
-            finish(accumulators[row * len(vectors) + number], output, column + offset)
+            output = (tile.batch * window.out_h + tile.line) * window.out_w + tile.first + row
+            product.finish(accumulators[row * len(vectors) + number], output, tile.column + offset)
+
+
+def _step(
+    b: Any,
+    product: Product,
+    tile: Tile,
+    accumulators: Any,
+    rows: tuple[int, ...],
+    origin: Any,
+    depth: Any,
+    q: Any,
+    ku: int,
+) -> None:
+    """`ku` terms of the sum, from tap and channel `q` of a line of taps on.
+
+    `origin` is the image's element under the line's first tap for the tile's first pixel,
+    and `depth` the number of terms before the line.
+    """
+    window, image = product.window, product.image
+    vectors = pieces(tile.width, b.cpu.lanes)
+    terms = window.kernel[0] * window.kernel[1] * window.channels
+    start = tile.column * terms if product.packed else tile.column
+    stride = tile.width if product.packed else product.columns
+    factors = [
+        b.load(product.x, origin + row * window.stride[1] * image.pixel + q * image.channel, ku)
+        for row in rows
+    ]
+    for unroll in range(ku):
+        weights = [
+            b.load(product.w, start + (depth + q + unroll) * stride + offset, width)
+            for offset, width in vectors
+        ]
+        for row, factor in zip(rows, factors, strict=True):
+            scalar = b.lane(factor, unroll)
+            for number, (_, width) in enumerate(vectors):
+                place = row * len(vectors) + number
+                accumulators[place] = b.fma(b.splat(scalar, width), weights[number], accumulators[place])
 
 
 def vertical_taps(b: Any, window: Window, line: Any) -> tuple[Any, Any]:
@@ -216,8 +232,9 @@ def vertical_taps(b: Any, window: Window, line: Any) -> tuple[Any, Any]:
     return low, high
 
 
-def emit_packing(b: Any, source: Any, target: Any, depth: int, columns: int, nr: int,
-                 strides: tuple[int, int]) -> None:
+def emit_packing(
+    b: Any, source: Any, target: Any, depth: int, columns: int, nr: int, strides: tuple[int, int]
+) -> None:
     """Copy a matrix of `depth` x `columns` with the given strides into panels of `nr`."""
     column = 0
     for width, count in _panels(columns, nr):

@@ -88,9 +88,7 @@ def runs(window: Window, most: int) -> list[Run]:
     return found
 
 
-def _segments(
-    taps: list[tuple[int, int]], width: int
-) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+def _segments(taps: list[tuple[int, int]], width: int) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     found: list[tuple[int, int, tuple[int, ...]]] = []
     for tap in range(width):
         rows = tuple(row for row, (low, high) in enumerate(taps) if low <= tap < high)

@@ -20,11 +20,17 @@ class Engine(Protocol):
     def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
         """Make ready what steps for the target need; an image, for instance."""
 
-    def identity(self) -> str:
+    def identity(self, target: Target) -> str:
         """What a result may depend on: the engine's name and the version of its parts."""
 
-    def run(self, module: str, request: Path, *, on_line: Callable[[str], None] | None = None,
-            timeout: float = STEP_TIMEOUT) -> None:
+    def run(
+        self,
+        module: str,
+        request: Path,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float = STEP_TIMEOUT,
+    ) -> None:
         """Run a step. It may write in the request's folder only. EngineError if it fails."""
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from kernels.errors import EngineError, ResourceError
 from toolchains.emulate import cache_folder
 from toolchains.engines import STEP_TIMEOUT
-from toolchains.process import run
+from toolchains.process import end_all, run
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,24 +27,37 @@ class LocalEngine:
     def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
-    def identity(self) -> str:
+    def identity(self, target: Target) -> str:
         """The engine's name; its tools are pinned with kernfit."""
         return self.name
 
-    def run(self, module: str, request: Path, *, on_line: Callable[[str], None] | None = None,
-            timeout: float = STEP_TIMEOUT) -> None:
+    def run(
+        self,
+        module: str,
+        request: Path,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float = STEP_TIMEOUT,
+    ) -> None:
         """Run `python -m module request` with a small environment."""
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env |= {
-            "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
             "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
         }
-        finished = run([sys.executable, "-m", module, str(request)], timeout=timeout,
-                       cwd=ROOT, env=env, on_line=on_line)
+        finished = run(
+            [sys.executable, "-m", module, str(request)],
+            timeout=timeout,
+            cwd=ROOT,
+            env=env,
+            on_line=on_line,
+        )
         check_step(module, finished.status, finished.output, timed_out=finished.timed_out)
 
     def close(self) -> None:
-        """Nothing is left over."""
+        """End the steps that still run."""
+        end_all()
 
 
 def check_step(module: str, status: int, output: str, *, timed_out: bool) -> None:

@@ -1,0 +1,266 @@
+"""kernfit's tasks: `invoke --list` names them, `invoke --help TASK` explains one.
+
+Each parses its words, calls one function and prints what it gives.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from invoke.context import Context
+from invoke.tasks import task as invoke_task
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kernels import models as model_files
+from kernels.errors import KernfitError, ResourceError, UsageError
+from toolchains.progress import Progress
+from toolchains.target import all_targets, find_targets
+
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+ROOT = Path(__file__).parent
+
+
+def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """An Invoke task that ends with the exit statuses of the README's table."""
+
+    def decorate(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            try:
+                function(*args, **kwargs)
+            except KernfitError as error:
+                ERR.print("[red]error:[/red]", end=" ")
+                ERR.print(str(error), markup=False)
+                if error.status == 1:
+                    traceback.print_exc()
+                raise SystemExit(error.status) from error
+            except OSError as error:
+                if error.errno in (12, 28, 122):
+                    ERR.print(f"[red]error:[/red] {error.strerror}: {error.filename or 'out of memory'}")
+                    raise SystemExit(ResourceError.status) from error
+                raise
+            except KeyboardInterrupt as error:
+                ERR.print("interrupted: nothing half-written is left")
+                raise SystemExit(130) from error
+
+        return invoke_task(**options)(guarded)
+
+    return decorate
+
+
+ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
+MODEL = "a listing (.toml), or a name of the catalogue; see `invoke models` (default: resnet50)"
+ENGINE = "auto (Docker if it answers, else local), docker, or local"
+JOBS = "steps to run at once (default: the number of processors)"
+
+
+@task(help={"verbose": "also show what the package manager prints"})
+def setup(c: Context, verbose: bool = False) -> None:
+    """Bring what pip cannot: QEMU and, where it can run, a Docker engine. Asks nothing."""
+    from toolchains.provision import provide
+
+    provide(Progress(verbose=verbose).say)
+
+
+@task()
+def doctor(c: Context) -> None:
+    """Say what is here, what is missing, and how to get it. Exit 4 if a check could not run."""
+    from toolchains.provision import examine
+
+    found = examine()
+    table = Table(box=None, header_style="bold")
+    for heading in ("what", "state", "detail", "to get it"):
+        table.add_column(heading, overflow="fold")
+    colours = {"here": "green", "missing": "red", "absent": "yellow"}
+    for each in found:
+        table.add_row(each.name, f"[{colours[each.state]}]{each.state}[/]", each.detail, each.mend)
+    OUT.print(table)
+    if any(each.state == "missing" for each in found):
+        raise SystemExit(4)
+
+
+@task(help={"json": "print all that is known about each target, as JSON"})
+def targets(c: Context, json: bool = False) -> None:
+    """List the targets: the processors that kernels can be generated for."""
+    known = all_targets()
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1).decode())
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("target", "processor", "byte order", "vectors", "checked on"):
+        table.add_column(heading, overflow="fold")
+    for each in known.values():
+        vectors = f"{each.cpu.vector_registers} x {each.cpu.vector_bits} bits"
+        table.add_row(
+            each.name,
+            each.title,
+            each.endianness,
+            vectors if each.cpu.vector_bits else "scalar",
+            "\n".join(f"{each.qemu.binary} -cpu {cpu}" for cpu in each.qemu.cpus),
+        )
+    OUT.print(table)
+
+
+@task()
+def models(c: Context) -> None:
+    """List the catalogue: the listings of operators that ship with kernfit."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("model", "kernels", "calls", "source"):
+        table.add_column(heading, overflow="fold")
+    for name, path in model_files.catalog().items():
+        program = model_files.read_model(path)
+        leading = {op.group: op.count for op in program.operators}
+        default = " (default)" if name == model_files.DEFAULT else ""
+        table.add_row(name + default, str(len(leading)), str(sum(leading.values())), program.source)
+    OUT.print(table)
+
+
+@task(
+    help={
+        "arch": ARCH,
+        "model": MODEL,
+        "engine": ENGINE,
+        "jobs": JOBS,
+        "out": "folder for archives and reports (default: dist)",
+        "require-checks": "exit 6 if any check was skipped",
+        "verbose": "also show what compilers and Docker print",
+    },
+)
+def build(
+    c: Context,
+    arch: str = "",
+    model: str = model_files.DEFAULT,
+    engine: str = "auto",
+    jobs: int = 0,
+    out: str = "dist",
+    require_checks: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
+    from toolchains import pipeline, summary
+
+    chosen, program, options, progress = _prepare(arch, model, engine, jobs, out, verbose)
+    built = []
+    try:
+        for target in chosen:
+            built += [pipeline.build(program, target, options, progress)]
+    finally:
+        options.engine.close()
+        if built:
+            summary.print_built(OUT, built)
+    summary.require([each.report for each in built], skipped_too=require_checks)
+
+
+@task(
+    help={
+        "arch": ARCH,
+        "model": MODEL,
+        "engine": ENGINE,
+        "jobs": JOBS,
+        "require-checks": "exit 6 if any check was skipped",
+        "verbose": "also show what the emulator prints",
+    },
+)
+def check(
+    c: Context,
+    arch: str = "",
+    model: str = model_files.DEFAULT,
+    engine: str = "auto",
+    jobs: int = 0,
+    require_checks: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Run the checks of a library that has been built once more, and show every kernel."""
+    from toolchains import pipeline, summary
+
+    chosen, program, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    try:
+        reports = [pipeline.check_again(program, target, options, progress) for target in chosen]
+    finally:
+        options.engine.close()
+    summary.print_reports(OUT, reports)
+    summary.require(reports, skipped_too=require_checks)
+
+
+def _prepare(arch: str, model: str, engine: str, jobs: int, out: str, verbose: bool) -> Any:
+    from toolchains.engines.choose import choose_engine
+    from toolchains.pipeline import Options
+
+    if not arch:
+        raise UsageError(f"say which target: --arch {', --arch '.join(all_targets())}, or --arch all")
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: give a positive number")
+    chosen = find_targets(arch)
+    path = model_files.find_model(model)
+    program = model_files.read_model(path)
+    progress = Progress(verbose=verbose)
+    runs_on, why = choose_engine(engine)
+    progress.say(why)
+    return (
+        chosen,
+        program,
+        Options(engine=runs_on, jobs=jobs or os.cpu_count() or 1, out=Path(out)),
+        progress,
+    )
+
+
+@task(
+    help={
+        "all": "also build and check every listing of the catalogue on every target (an hour)",
+        "only": "unit, emulation or docker: one folder of tests",
+        "match": "run tests whose names match this (pytest's -k)",
+        "require": "fail if a test was skipped",
+    },
+)
+def test(c: Context, all: bool = False, only: str = "", match: str = "", require: bool = False) -> None:
+    """Run the tests: unit, emulation under QEMU, and Docker's where an engine answers."""
+    from toolchains.quality import run_tests
+
+    raise SystemExit(run_tests(everything=all, only=only, match=match, require=require))
+
+
+@task(help={"fix": "mend what can be mended"})
+def lint(c: Context, fix: bool = False) -> None:
+    """Check style and types: ruff with all its rules, and mypy in its strict mode."""
+    from toolchains.quality import run_linters
+
+    raise SystemExit(run_linters(fix=fix))
+
+
+@task(help={"images": "also remove kernfit's Docker images"})
+def clean(c: Context, images: bool = False) -> None:
+    """Remove build/ and dist/: everything that can be made again."""
+    for folder in ("build", "dist"):
+        shutil.rmtree(ROOT / folder, ignore_errors=True)
+    if images:
+        from toolchains.engines.image import remove_images
+
+        for tag in remove_images():
+            OUT.print(f"removed {tag}")
+
+
+@task(help={"update": "take the newest versions, and write every file of pins"})
+def pins(c: Context, update: bool = False) -> None:
+    """Show the pinned versions, or renew them all and say what changed."""
+    from toolchains import pins as pin_files
+
+    if not update:
+        for name, version in pin_files.pinned(pin_files.PROJECT.read_text(encoding="utf-8")).items():
+            OUT.print(f"{name} {version}")
+        return
+    for line in pin_files.update() or ["nothing changed"]:
+        OUT.print(line)

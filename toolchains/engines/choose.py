@@ -1,0 +1,31 @@
+"""Which engine a task uses: the one that was asked for, or Docker if it answers."""
+
+from __future__ import annotations
+
+from kernels.errors import EngineError, UsageError, did_you_mean
+from toolchains.engines import Engine
+
+ENGINES = ("auto", "docker", "local")
+
+
+def choose_engine(word: str) -> tuple[Engine, str]:
+    """The engine, and a line that says which it is and why; UsageError for other words."""
+    if word not in ENGINES:
+        raise UsageError(f"unknown engine '{word}'{did_you_mean(word, ENGINES)}")
+    if word == "local":
+        return _local(), "engine: local, as asked"
+    try:
+        from toolchains.engines.docker_engine import DockerEngine  # noqa: PLC0415 - slow to import
+
+        engine = DockerEngine()
+    except EngineError as error:
+        if word == "docker":
+            raise
+        return _local(), f"engine: local ({str(error).split(';')[0]})"
+    return engine, "engine: docker, which answers" if word == "auto" else "engine: docker, as asked"
+
+
+def _local() -> Engine:
+    from toolchains.engines.local import LocalEngine  # noqa: PLC0415 - beside its alternative
+
+    return LocalEngine()

@@ -1,0 +1,289 @@
+"""`invoke setup` and `invoke doctor`: what pip cannot bring, and what is here of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from toolchains.cache import versions
+from toolchains.emulate import cache_folder, emulator_version, find_emulator
+from toolchains.process import run
+from toolchains.target import Target, all_targets
+
+Say = Callable[[str], None]
+INSTALL_SECONDS = 1200.0
+DAEMON_SECONDS = 60.0
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+"""Bits of linux/include/uapi/linux/capability.h; a Docker engine cannot run without either."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that kernfit uses: whether it is here, and what brings it."""
+
+    name: str
+    state: Literal["here", "missing", "absent"]
+    """`absent` is missing, but can be done without."""
+    detail: str
+    mend: str = ""
+
+
+# -- doctor --------------------------------------------------------------------------
+
+
+def examine() -> list[Finding]:
+    """What is on this machine, without changing anything."""
+    tools = versions()
+    found = [
+        Finding(name="python", state="here", detail=platform.python_version()),
+        Finding(name="tvm", state="here", detail=tools["apache-tvm"]),
+        Finding(name="zig", state="here", detail=f"{tools['ziglang']}, the local engine's compiler"),
+    ]
+    found += [_emulator(target) for target in all_targets().values()]
+    version, reason = docker_version()
+    if version:
+        found.append(Finding(name="docker", state="here", detail=f"engine {version} answers"))
+    else:
+        mend = "invoke setup" if not _why_no_docker(reason) else ""
+        detail = _why_no_docker(reason) or reason
+        found.append(
+            Finding(name="docker", state="absent", detail=f"{detail}: the local engine is used", mend=mend)
+        )
+    disk = shutil.disk_usage(Path.cwd())
+    enough = disk.free > 4 << 30
+    found.append(
+        Finding(
+            name="disk",
+            state="here" if enough else "missing",
+            detail=f"{disk.free >> 30} GiB free here",
+            mend="" if enough else "make room: an image takes 1.3 GB, a build 50 MB",
+        )
+    )
+    return found
+
+
+def _emulator(target: Target) -> Finding:
+    name = f"{target.qemu.binary} ({target.name})"
+    emulator = find_emulator(target.qemu.binary)
+    if emulator is None:
+        return Finding(name=name, state="missing", detail="not found", mend="invoke setup")
+    number = emulator_version(emulator)
+    text = ".".join(map(str, number))
+    if number[:2] < target.qemu.minimum:
+        wanted = ".".join(map(str, target.qemu.minimum))
+        return Finding(
+            name=name,
+            state="missing",
+            detail=f"{text} is older than {wanted}",
+            mend=f"install a newer {target.qemu.binary}, or use --engine docker",
+        )
+    return Finding(name=name, state="here", detail=f"{text}, {emulator}")
+
+
+def docker_version() -> tuple[str, str]:
+    """The version of the engine that answers, or why none does."""
+    try:
+        from toolchains.engines.image import connect  # noqa: PLC0415 - slow to import
+
+        return str(connect(5).version()["Version"]), ""
+    except Exception as error:  # noqa: BLE001 - whatever the SDK raises, no engine answers
+        text = str(error)
+        if "Permission denied" in text:
+            return "", "this user may not open Docker's socket"
+        return "", "no Docker engine answers"
+
+
+# -- setup ---------------------------------------------------------------------------
+
+
+def provide(say: Say) -> None:
+    """Bring QEMU, and where it can run a Docker engine; say what was done and left out."""
+    _provide_emulators(say)
+    _provide_docker(say)
+
+
+def _provide_emulators(say: Say) -> None:
+    missing = [t for t in all_targets().values() if find_emulator(t.qemu.binary) is None]
+    if not missing:
+        say("QEMU: here already, nothing to do")
+        return
+    if shutil.which("apt-get") is None:
+        say("QEMU: left out: this machine has no apt-get; install QEMU's user mode from its packages")
+        return
+    if _rights() is not None:
+        say("QEMU: installing qemu-user-static")
+        reason = _install(["qemu-user-static"])
+    else:
+        say(f"QEMU: no rights to install packages: unpacking it into {cache_folder() / 'qemu'}")
+        reason = _unpack_emulators()
+    missing = [t for t in missing if find_emulator(t.qemu.binary) is None]
+    if missing:
+        names = ", ".join(sorted({t.qemu.binary for t in missing}))
+        say(
+            f"QEMU: left out: {names} could not be had ({reason or 'not in the package'}); "
+            "checks on these targets will be skipped"
+        )
+    else:
+        say("QEMU: installed")
+
+
+def _unpack_emulators() -> str:
+    """Unpack the static emulators for an ordinary user; why not, if not.
+
+    apt keeps all its state in a folder of ours, so that it needs no rights.
+    """
+    folder = cache_folder() / "qemu"
+    state = cache_folder() / "apt"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    options = ["-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
+    updated = run(["apt-get", *options, "-q", "update"], timeout=INSTALL_SECONDS, cwd=state)
+    if updated.status != 0:
+        return _last(updated.output)
+    for package in ("qemu-user-static", "qemu-user"):
+        fetched = run(["apt-get", *options, "-q", "download", package], timeout=INSTALL_SECONDS, cwd=state)
+        for archive in state.glob(f"{package}_*.deb"):
+            unpacked = run(["dpkg-deb", "-x", str(archive), str(folder)], timeout=INSTALL_SECONDS)
+            archive.unlink()
+            if unpacked.status != 0:
+                return _last(unpacked.output)
+        if any((folder / "usr" / "bin").glob("qemu-*")):
+            shutil.rmtree(state, ignore_errors=True)
+            return ""
+        if fetched.status != 0:
+            return _last(fetched.output)
+    return "the packages hold no emulator"
+
+
+def _provide_docker(say: Say) -> None:
+    version, reason = docker_version()
+    if version:
+        say(f"Docker: engine {version} answers, nothing to do")
+    else:
+        why_not = _why_no_docker(reason)
+        if why_not:
+            say(f"Docker: left out: {why_not}; the local engine will be used")
+            return
+        if shutil.which("dockerd") is None:
+            say("Docker: installing the engine")
+            failure = _install(["docker.io", "iptables"])
+            if failure:
+                say(f"Docker: left out: {failure}; the local engine will be used")
+                return
+        say("Docker: starting the engine")
+        failure = _start_daemon()
+        if failure:
+            say(f"Docker: left out: {failure}; the local engine will be used")
+            return
+        say(f"Docker: engine {docker_version()[0]} answers")
+    if shutil.which("mmdebstrap") is None and _rights() is not None and shutil.which("apt-get"):
+        say("Docker: installing mmdebstrap, which makes a base image where no registry answers")
+        failure = _install(["mmdebstrap"])
+        if failure:
+            say(f"Docker: mmdebstrap left out: {failure}")
+
+
+def _why_no_docker(reason: str) -> str:
+    """Why no engine can be installed and started here; empty if it can."""
+    if "may not open" in reason:
+        return reason
+    if _rights() is None:
+        return f"{reason}, and this user has no rights to install one"
+    if os.geteuid() == 0 and not _capable():
+        return f"{reason}, and this container lacks the capabilities to run one"
+    if shutil.which("apt-get") is None:
+        return f"{reason}, and this machine has no apt-get"
+    return ""
+
+
+def _rights() -> list[str] | None:
+    """What to put before a command that needs root; None if there is no way."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") and run(["sudo", "-n", "true"], timeout=10).status == 0:
+        return ["sudo", "-n"]
+    return None
+
+
+def _capable() -> bool:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("CapEff:"):
+            bits = int(line.split()[1], 16)
+            return bool(bits >> CAP_NET_ADMIN & 1 and bits >> CAP_SYS_ADMIN & 1)
+    return False
+
+
+def _install(packages: Sequence[str]) -> str:
+    """Install Debian packages; why not, if not."""
+    rights = _rights() or []
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    output = ""
+    for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        finished = run([*rights, "apt-get", "-q", *words], timeout=INSTALL_SECONDS, env=env)
+        if finished.status != 0:
+            output = finished.output
+    return _last(output) if output else ""
+
+
+def _start_daemon() -> str:
+    """Start the engine and wait for its answer; why not, if not."""
+    rights = _rights() or []
+    log = cache_folder() / "dockerd.log"
+    if Path("/run/systemd/system").is_dir():
+        started = run([*rights, "systemctl", "start", "docker"], timeout=DAEMON_SECONDS)
+        if started.status != 0:
+            return _last(started.output)
+    elif not _running("dockerd"):
+        for stale in ("/var/run/docker.pid", "/var/run/docker/containerd/containerd.pid"):
+            run([*rights, "rm", "-f", stale], timeout=10)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as stream:
+            subprocess.Popen(  # noqa: S603 - the daemon outlives us on purpose
+                [*rights, "dockerd", *_mtu()],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    deadline = time.monotonic() + DAEMON_SECONDS
+    while time.monotonic() < deadline:
+        version, reason = docker_version()
+        if version:
+            return ""
+        if "may not open" in reason:
+            return "it runs now, but this user may not open its socket; join the group docker"
+        time.sleep(0.5)
+    return f"the engine did not answer within {DAEMON_SECONDS:.0f} s; its log is {log}"
+
+
+def _running(name: str) -> bool:
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text(encoding="utf-8").strip() == name:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _mtu() -> list[str]:
+    """The default route's packet size, which Docker's bridge must not exceed."""
+    for line in Path("/proc/net/route").read_text(encoding="utf-8").splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == "00000000":
+            size = Path(f"/sys/class/net/{fields[0]}/mtu").read_text(encoding="utf-8").strip()
+            return ["--mtu", size]
+    return []
+
+
+def _last(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return lines[-1] if lines else f"no reason given, by {sys.platform}"

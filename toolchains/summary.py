@@ -1,0 +1,116 @@
+"""What a task prints at its end: tables, paths, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from kernels.errors import CheckFailedError, CheckSkippedError
+from toolchains.pipeline import Built
+from toolchains.report import Report, Row
+
+
+def print_built(console: Console, built: Sequence[Built]) -> None:
+    """One row for each target, then the archives with their hashes."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("target")
+    for heading in (
+        "kernels",
+        "code bytes",
+        "constants",
+        "arena bytes",
+        "checks",
+        "worst error / bound",
+        "seconds",
+    ):
+        table.add_column(heading, justify="right")
+    for each in built:
+        kernels = each.manifest.kernels
+        table.add_row(
+            each.target,
+            str(len(kernels)),
+            f"{sum(k.code_bytes for k in kernels):,}",
+            f"{sum(k.constant_bytes for k in kernels):,}",
+            f"{max(k.arena_bytes for k in kernels):,}",
+            _checks(each.report),
+            _worst(each.report),
+            "cached" if each.cached else f"{each.seconds:.1f}",
+        )
+    console.print(table)
+    for each in built:
+        _print_problems(console, each.report)
+    for each in built:
+        if each.sha256:
+            console.print(f"{each.sha256}  {each.archive}", soft_wrap=True)
+        else:
+            console.print(f"{each.target}: checks failed, so no archive was written", soft_wrap=True)
+
+
+def print_reports(console: Console, reports: Sequence[Report]) -> None:
+    """One row for each kernel and emulated CPU."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("kernel", "target", "cpu", "status"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("error", "bound"):
+        table.add_column(heading, justify="right")
+    for report in reports:
+        for row in report.rows:
+            table.add_row(
+                row.kernel, row.target, row.cpu, row.status, _number(row.error), _number(row.bound)
+            )
+    console.print(table)
+    for report in reports:
+        _print_problems(console, report)
+
+
+def require(reports: Sequence[Report], *, skipped_too: bool) -> None:
+    """CheckFailedError if a check failed, CheckSkippedError if one was due and did not run."""
+    failed = sum(len(report.failed()) for report in reports)
+    skipped = sum(len(report.skipped()) for report in reports)
+    if failed:
+        raise CheckFailedError(f"{failed} check(s) failed; report.json has each")
+    if skipped and skipped_too:
+        raise CheckSkippedError(f"{skipped} check(s) were skipped, and --require-checks was given")
+
+
+def _checks(report: Report) -> str:
+    passed = sum(row.status == "pass" for row in report.rows)
+    text = f"{passed} of {len(report.rows)} passed"
+    skipped = len(report.skipped())
+    return f"{text}, {skipped} skipped" if skipped else text
+
+
+def _worst(report: Report) -> str:
+    shares = [
+        (row.error / row.bound if row.bound else 0.0, row)
+        for row in report.rows
+        if row.error is not None and row.bound is not None
+    ]
+    if not shares:
+        return "-"
+    share, row = max(shares, key=lambda pair: pair[0])
+    return f"{share:.3f} ({row.kernel})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _print_problems(console: Console, report: Report) -> None:
+    skipped: dict[tuple[str, str], int] = {}
+    for row in report.rows:
+        if row.status == "skipped":
+            key = (row.cpu, row.reason)
+            skipped[key] = skipped.get(key, 0) + 1
+        elif row.status != "pass":
+            console.print(_problem(row), soft_wrap=True, markup=False)
+    for (cpu, reason), count in skipped.items():
+        console.print(
+            f"{report.target}, {cpu}: {count} checks skipped: {reason}", soft_wrap=True, markup=False
+        )
+
+
+def _problem(row: Row) -> str:
+    return f"{row.status}: {row.kernel} for {row.target} on {row.cpu}: {row.reason}"
