@@ -23,9 +23,17 @@ class UsageError(KernfitError):
 
 
 class InputError(KernfitError):
-    """A listing, target file or request that cannot be accepted."""
+    """A listing, target file or request that cannot be accepted.
+
+    `key` is the key at fault, dots between its parts, from which readers tell the line.
+    """
 
     status = 3
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        """`message` says what is wrong, and with what value."""
+        super().__init__(message)
+        self.key = key
 
 
 class MissingToolError(KernfitError):

@@ -133,7 +133,7 @@ def _run(emulator: Path, request: EmulateRequest, each: Run, folder: Path, versi
         each.input,
         each.output,
     ]
-    finished = run(command, timeout=each.timeout, cwd=folder)
+    finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
     reason = ""
     if finished.timed_out:

@@ -36,11 +36,13 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    own_group: bool = True,
 ) -> Finished:
     """Run a command to its end, without standard input, and give its merged output.
 
     On a time-out, an interruption or any other exception its whole process group is
-    ended: first asked, then killed.
+    ended: first asked, then killed. Without a group of its own it ends with ours, and on
+    a time-out alone.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
@@ -50,15 +52,19 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
+        process_group=0 if own_group else None,
     )
-    _live.add(child)
+    if own_group:
+        _live.add(child)
     timed_out = False
     try:
         timed_out = not _follow(child, time.monotonic() + timeout, lines, on_line)
     finally:
         if child.poll() is None:
-            _end(child)
+            if own_group:
+                _end(child)
+            else:
+                child.kill()
         _live.discard(child)
     return Finished(status=child.wait(), output="\n".join(lines), timed_out=timed_out)
 
@@ -105,12 +111,14 @@ def _take(raw: bytes, lines: deque[str], on_line: Callable[[str], None] | None) 
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_SECONDS)
-            return
+    """Ask the child's group to end, and kill what is left of it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def end_all() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kernels.errors import InputError, did_you_mean
-from kernels.operators import find_family, fuse_words
+from kernels.operators import families, find_family, fuse_words
 from kernels.operators.base import Definition, ElementWise, Entry
 from kernels.program import Attribute, Operator, Program, Role, Tensor
 
@@ -37,7 +37,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     name: str
     source: str
-    kernel: list[dict[str, Any]]
+    kernel: list[dict[str, Any]] = []
 
 
 def read_listing(path: Path) -> Program:
@@ -48,9 +48,9 @@ def read_listing(path: Path) -> Program:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
-        raise _located(path, text, None, str(error), set(Listing.__struct_fields__)) from error
+        raise _located(path, text, None, error, Listing) from error
     if not IDENTIFIER.fullmatch(listing.name) or listing.name in C_KEYWORDS:
-        raise _located(path, text, None, f"name = '{listing.name}' is not a C identifier - at `$.name`")
+        raise _at(path, text, None, "name", f"name = '{listing.name}' is not a C identifier")
     if not listing.kernel:
         raise InputError(f"{path}: a listing needs at least one [[kernel]]")
     tensors: list[Tensor] = []
@@ -61,9 +61,9 @@ def read_listing(path: Path) -> Program:
             entry, definition = _entry(raw, seen)
             _append(entry, definition, tensors, operators)
         except msgspec.ValidationError as error:
-            raise _located(path, text, number, str(error), _known_keys(raw)) from error
+            raise _located(path, text, number, error, find_family(raw["op"]).entry) from error
         except InputError as error:
-            raise _located(path, text, number, str(error)) from error
+            raise _at(path, text, number, error.key, str(error)) from error
     return Program(
         name=listing.name,
         form="listing",
@@ -86,16 +86,18 @@ def _text(path: Path) -> str:
 def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
     op = raw.get("op")
     if not isinstance(op, str):
-        raise InputError('a kernel needs an operator, such as op = "gemm"')
-    family = find_family(op)
+        raise InputError('a kernel needs an operator, such as op = "gemm"', key="op")
+    if op not in families():
+        raise InputError(f"unknown operator '{op}'{did_you_mean(op, families())}", key="op")
+    family = families()[op]
     entry = msgspec.convert(raw, family.entry)
     if not IDENTIFIER.fullmatch(entry.name) or entry.name in C_KEYWORDS:
-        raise InputError(f"name = '{entry.name}' is not a C identifier that a kernel can have")
+        raise InputError(f"name = '{entry.name}' is not a C identifier that a kernel can have", key="name")
     if entry.name in seen:
-        raise InputError(f"name = '{entry.name}' is taken by an earlier kernel")
+        raise InputError(f"name = '{entry.name}' is taken by an earlier kernel", key="name")
     seen.add(entry.name)
     if entry.count < 1:
-        raise InputError(f"count = {entry.count} must be positive")
+        raise InputError(f"count = {entry.count} must be positive", key="count")
     definition = family.define(entry)
     for tensor in (*definition.operands, definition.output):
         if tensor.bytes > LARGEST_TENSOR:
@@ -146,49 +148,46 @@ def _append(entry: Entry, definition: Definition, tensors: list[Tensor], operato
 
 def _fused(word: str, entry: Entry) -> ElementWise:
     if word not in fuse_words():
-        raise InputError(f"fuse = '{word}' is unknown{did_you_mean(word, fuse_words())}")
+        raise InputError(f"fuse = '{word}' is unknown{did_you_mean(word, fuse_words())}", key="fuse")
     if entry.fuse.count(word) > 1:
-        raise InputError(f"fuse names '{word}' twice")
+        raise InputError(f"fuse names '{word}' twice", key="fuse")
     return fuse_words()[word]
 
 
-def _known_keys(raw: dict[str, Any]) -> set[str]:
-    entry = find_family(raw["op"]).entry
+def _located(
+    path: Path, text: str, number: int | None, error: msgspec.ValidationError, kind: type[msgspec.Struct]
+) -> InputError:
+    """What msgspec found wrong in the listing or in a kernel of it, with its line."""
+    message, _, place = str(error).partition(" - at `$")
+    key = re.sub(r"\[\d*\]", "", place).strip(".`")
+    unknown = re.search(r"unknown field `(\w+)`", message)
+    if unknown:
+        known = _keys(kind) - {unknown[1]}
+        return _at(
+            path, text, number, unknown[1], f"unknown key '{unknown[1]}'{did_you_mean(unknown[1], known)}"
+        )
+    return _at(path, text, number, key, f"{key}: {message}" if key else message)
+
+
+def _keys(kind: type[msgspec.Struct]) -> set[str]:
+    """Every key that a type knows, those of its parts too."""
     keys: set[str] = set()
-
-    def walk(kind: Any) -> None:
-        for field in msgspec.structs.fields(kind):
-            keys.add(field.name)
-            if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-                walk(field.type)
-
-    walk(entry)
+    for field in msgspec.structs.fields(kind):
+        keys.add(field.name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            keys |= _keys(field.type)
     return keys
 
 
-def _located(
-    path: Path, text: str, number: int | None, message: str, known: set[str] | None = None
-) -> InputError:
-    """The message with file and line: of the key that it names, in that kernel's table."""
-    unknown = re.search(r"unknown field `(\w+)`", message)
-    if unknown and known:
-        message = f"unknown key '{unknown[1]}'{did_you_mean(unknown[1], known - {unknown[1]})}"
-        keys = [unknown[1]]
-    else:
-        place = re.search(r" - at `\$\.?([^`]*)`", message)
-        keys = re.findall(r"[A-Za-z_]\w*", place[1])[::-1] if place else []
-        message = re.sub(r" - at `[^`]*`", "", message)
-        if keys:
-            message = f"{'.'.join(reversed(keys))}: {message}"
-        keys += re.findall(r"(\w+)(?: = |: )", message) + re.findall(r"\.(\w+)", message)
+def _at(path: Path, text: str, number: int | None, key: str, message: str) -> InputError:
+    """The message with file and line: of the key, or else of the kernel's first line."""
     lines = text.splitlines()
     starts = [n for n, line in enumerate(lines) if re.match(r"\s*\[\[\s*kernel\s*\]\]", line)]
-    first, last = 0, len(lines)
+    first, last = 0, starts[0] if starts else len(lines)
     if number is not None and number < len(starts):
-        first = starts[number]
-        last = starts[number + 1] if number + 1 < len(starts) else len(lines)
-    for key in keys:
+        first, last = starts[number], [*starts, len(lines)][number + 1]
+    for part in reversed(key.split(".")):
         for line in range(first, last):
-            if re.search(rf"(^|[{{,\s]){re.escape(key)}\s*=", lines[line]):
-                return InputError(f"{path}:{line + 1}: {message}")
-    return InputError(f"{path}:{first + 1}: {message}")
+            if part and re.search(rf"(^|[{{,\s]){re.escape(part)}\s*=", lines[line]):
+                return InputError(f"{path}:{line + 1}: {message}", key=key)
+    return InputError(f"{path}:{first + 1}: {message}", key=key)

@@ -128,12 +128,13 @@ class ElementWise(Family):
         """The function on an estimate, its bound carried along."""
 
 
-def positive(name: str, values: Shape, *, rank: int | None = None) -> Shape:
+def positive(key: str, values: Shape, *, rank: int | None = None) -> Shape:
     """`values` if all are positive and there are `rank` of them; InputError otherwise."""
     if rank is not None and len(values) != rank:
-        raise InputError(f"{name} has {len(values)} numbers, but needs {rank}")
+        raise InputError(f"{key} has {len(values)} numbers, but needs {rank}", key=key)
     if not values or min(values) < 1:
-        raise InputError(f"{name} = {list(values)} must be positive")
+        shown = values[0] if len(values) == 1 else list(values)
+        raise InputError(f"{key} = {shown} must be positive", key=key)
     return values
 
 

@@ -58,7 +58,8 @@ class _Map(ElementWise):
         shapes = [tuple(shape) for shape in inputs.values()]
         if len(shapes) > 1 and shapes[1] not in (shapes[0], shapes[0][-1:]):
             raise InputError(
-                f"inputs.b = {list(shapes[1])} must be the shape of a, {list(shapes[0])}, or its last axis"
+                f"inputs.b = {list(shapes[1])} must be the shape of a, {list(shapes[0])}, or its last axis",
+                key="inputs.b",
             )
         return Definition(
             attributes=msgspec.to_builtins(getattr(entry, "attributes", NoAttributes())),
@@ -184,7 +185,9 @@ class Clip(_Map):
     def define(self, entry: ClipEntry) -> Definition:
         """As for every element-wise operator; the interval must not be empty."""
         if not entry.attributes.minimum <= entry.attributes.maximum:
-            raise InputError("attributes.minimum must not exceed attributes.maximum")
+            raise InputError(
+                "attributes.minimum must not exceed attributes.maximum", key="attributes.minimum"
+            )
         return super().define(entry)
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:

@@ -53,7 +53,9 @@ class Gemm(Family):
 
     def define(self, entry: GemmEntry) -> Definition:
         """Tensors a, b and c."""
-        m, n, k = positive("m, n, k", (entry.m, entry.n, entry.k))
+        m, n, k = entry.m, entry.n, entry.k
+        for key, extent in (("m", m), ("n", n), ("k", k)):
+            positive(key, (extent,))
         a, b = entry.transpose
         role = Role.CONSTANT if "b" in entry.weights else Role.INPUT
         return Definition(

@@ -37,13 +37,19 @@ def slide(attributes: WindowAttributes, x: Shape) -> Window:
     positive("attributes.stride", stride)
     top, left, bottom, right = attributes.padding
     if min(attributes.padding) < 0:
-        raise InputError(f"attributes.padding = {list(attributes.padding)} must not be negative")
+        raise InputError(
+            f"attributes.padding = {list(attributes.padding)} must not be negative",
+            key="attributes.padding",
+        )
     if max(top, bottom) >= kernel[0] or max(left, right) >= kernel[1]:
-        raise InputError("attributes.padding must be smaller than attributes.kernel")
+        raise InputError(
+            "attributes.padding must be smaller than attributes.kernel", key="attributes.padding"
+        )
     room = height + top + bottom - kernel[0], width + left + right - kernel[1]
     if min(room) < 0:
         raise InputError(
-            f"attributes.kernel = {list(kernel)} is larger than the padded image of {x[1]} x {x[2]}"
+            f"attributes.kernel = {list(kernel)} is larger than the padded image of {x[1]} x {x[2]}",
+            key="attributes.kernel",
         )
     return Window(
         batch=batch,

@@ -27,9 +27,10 @@ def choose(window: Window, cpu: CPU) -> Sliding:
 
     Half: the other half is for the loaded elements and weights of the taps in flight.
     """
-    vectors = 2 if window.channels >= 2 * cpu.lanes else 1
-    most = max(1, cpu.registers // 2 // vectors)
-    return Sliding(mr=spread(window.out_w, most)[0], nr=min(vectors * cpu.lanes, window.channels))
+    nr = min(2 * cpu.lanes, window.channels)
+    widest = max(len(pieces(width, cpu.lanes)) for width in (nr, window.channels % nr) if width)
+    most = max(1, cpu.registers // 2 // widest)
+    return Sliding(mr=spread(window.out_w, most)[0], nr=nr)
 
 
 def emit_window(

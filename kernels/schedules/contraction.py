@@ -45,33 +45,44 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     and about two instructions of loop; it takes no less than the latency of the chain
     through an accumulator (Low, Igual, Smith, Quintana-Orti, "Analytical modeling is
     enough for high-performance BLIS", ACM TOMS 43(2), 2016, section 3.1). The tile must
-    fit in the registers: m * v accumulators, v columns, and the broadcast factor (m of
-    them where a multiply-add takes a lane as its operand, and the lanes are loaded at
-    once).
+    fit in the registers: m * v accumulators, v columns, and what the factors need.
     """
     ku = cpu.lanes if cpu.lane_operand else 1
     best: tuple[float, Contraction] | None = None
     for vectors in range(1, cpu.registers):
+        nr = min(vectors * cpu.lanes, columns)
+        panels = [(len(pieces(width, cpu.lanes)), count) for width, count in _panels(columns, nr)]
+        widest = max(parts for parts, _ in panels)
         for mr in range(1, cpu.registers):
-            factors = mr if cpu.lane_operand else 1
-            if cpu.register_group > 1:
-                factors = 0
-            if mr * vectors + vectors + factors > cpu.registers:
-                continue
-            nr = vectors * cpu.lanes
+            if mr * widest + widest + _other_registers(mr, cpu) > cpu.registers:
+                break
             cost = 0.0
-            for rows, count in _counted(spread(window.out_w, mr)):
-                for width, panels in _panels(columns, nr):
-                    parts = len(pieces(width, cpu.lanes))
+            for rows, tiles in _counted(spread(window.out_w, mr)):
+                for parts, count in panels:
                     issue = rows * parts + rows / ku + parts + 2
                     chain = cpu.fma_latency * cpu.fma_per_cycle
-                    cost += count * panels * max(issue, chain)
+                    cost += tiles * count * max(issue, chain)
             if best is None or cost < best[0] * (1 - 1e-9):
-                best = cost, Contraction(mr=mr, nr=min(nr, columns), ku=ku, outer="panels")
+                best = cost, Contraction(mr=mr, nr=nr, ku=ku, outer="panels")
     if best is None:
         raise ValueError("no register tile fits: the CPU description has too few registers")
     chosen = best[1]
     return msgspec.structs.replace(chosen, outer=_outer(window, columns, chosen, cpu))
+
+
+def _other_registers(mr: int, cpu: CPU) -> int:
+    """Vector registers that a tile of `mr` rows needs beside accumulators and columns.
+
+    None where scalars have a register file of their own; one for the broadcast factor
+    where it comes from memory; else one more that LLVM's allocator wants free. Where a
+    multiply-add takes a lane as its operand, each row's factors stay in one for `ku`
+    steps, and the allocator wants two.
+    """
+    if cpu.register_group > 1:
+        return 0
+    if cpu.memory_operand:
+        return 1
+    return 2 + (mr if cpu.lane_operand else 0)
 
 
 def _outer(window: Window, columns: int, tile: Contraction, cpu: CPU) -> Literal["panels", "pixels"]:

@@ -1,0 +1,100 @@
+"""Small kernels of every operator, at sizes that straddle vector and tile edges."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+
+
+def listing() -> str:
+    """A listing of all cases."""
+    parts = ['name = "edges"\nsource = "sizes around vector and tile edges"\n']
+    for number, (label, body) in enumerate(cases()):
+        parts.append(f'[[kernel]]\nname = "{label}_{number}"\n{body}\n')
+    return "\n".join(parts)
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """(label, TOML of the kernel without its name)."""
+    yield from _gemms()
+    yield from _convolutions()
+    yield from _windows()
+    yield from _maps()
+
+
+def _gemms() -> Iterator[tuple[str, str]]:
+    sizes = [(1, 1, 1), (7, 8, 9), (8, 31, 32), (9, 33, 7), (31, 127, 33), (1, 129, 128), (129, 1, 31)]
+    fuses = itertools.cycle([[], ["bias"], ["bias", "relu"], ["bias", "add", "relu6"], ["add"]])
+    for (m, n, k), fuse in zip(sizes, fuses, strict=False):
+        yield "gemm", f'op = "gemm"\nm = {m}\nn = {n}\nk = {k}\nfuse = {json.dumps(fuse)}'
+    for transpose in ("nn", "nt", "tn", "tt"):
+        for m, n, k in ((9, 33, 17), (13, 7, 8)):
+            yield (
+                f"gemm_{transpose}",
+                (f'op = "gemm"\nm = {m}\nn = {n}\nk = {k}\ntranspose = "{transpose}"\nweights = []'),
+            )
+    yield "gemm_packed_nt", 'op = "gemm"\nm = 5\nn = 37\nk = 11\ntranspose = "nt"\nfuse = ["bias"]'
+    yield "gemm_packed_tn", 'op = "gemm"\nm = 37\nn = 9\nk = 6\ntranspose = "tn"\nfuse = ["relu"]'
+
+
+def _convolutions() -> Iterator[tuple[str, str]]:
+    table = [
+        # x, filters, kernel, stride, padding
+        ((1, 7, 7, 8), 8, (1, 1), (1, 1), (0, 0, 0, 0)),
+        ((2, 5, 9, 3), 33, (1, 1), (2, 2), (0, 0, 0, 0)),
+        ((1, 9, 31, 3), 31, (3, 3), (1, 1), (1, 1, 1, 1)),
+        ((1, 8, 33, 5), 9, (3, 3), (2, 2), (0, 0, 1, 1)),
+        ((1, 17, 19, 3), 17, (7, 7), (2, 2), (3, 3, 3, 3)),
+        ((1, 4, 3, 7), 1, (5, 5), (1, 1), (2, 2, 2, 2)),
+        ((2, 6, 5, 4), 20, (2, 3), (1, 2), (1, 0, 0, 2)),
+        ((1, 1, 129, 1), 4, (1, 9), (1, 1), (0, 4, 0, 4)),
+        ((1, 3, 3, 127), 7, (3, 3), (1, 1), (0, 0, 0, 0)),
+    ]
+    fuses = itertools.cycle([["bias", "relu"], [], ["bias", "add", "relu"], ["bias"], ["relu6"]])
+    for (x, filters, kernel, stride, padding), fuse in zip(table, fuses, strict=False):
+        yield (
+            "conv",
+            (
+                f'op = "conv2d"\ninputs = {{ x = {list(x)} }}\nattributes = {{ filters = {filters}, '
+                f"kernel = {list(kernel)}, stride = {list(stride)}, padding = {list(padding)} }}\n"
+                f"fuse = {json.dumps(fuse)}"
+            ),
+        )
+
+
+def _windows() -> Iterator[tuple[str, str]]:
+    table = [
+        ((1, 7, 7, 8), (3, 3), (1, 1), (1, 1, 1, 1)),
+        ((2, 9, 8, 33), (3, 3), (2, 2), (0, 0, 1, 1)),
+        ((1, 5, 31, 7), (2, 2), (2, 2), (0, 0, 0, 0)),
+        ((1, 13, 12, 31), (5, 4), (1, 2), (2, 1, 2, 3)),
+        ((1, 4, 33, 1), (3, 3), (1, 1), (1, 1, 1, 1)),
+    ]
+    for x, kernel, stride, padding in table:
+        shape = f"inputs = {{ x = {list(x)} }}\n"
+        window = f"kernel = {list(kernel)}, stride = {list(stride)}, padding = {list(padding)}"
+        yield (
+            "depthwise",
+            (f'op = "depthwise_conv2d"\n{shape}attributes = {{ {window} }}\nfuse = ["bias", "relu6"]'),
+        )
+        yield "maxpool", f'op = "max_pool"\n{shape}attributes = {{ {window} }}'
+        yield "avgpool", f'op = "average_pool"\n{shape}attributes = {{ {window} }}'
+        yield (
+            "avgpool_pad",
+            (
+                f'op = "average_pool"\n{shape}attributes = {{ {window}, count_include_pad = true }}\n'
+                'fuse = ["relu"]'
+            ),
+        )
+    for x in ((1, 7, 7, 33), (2, 3, 5, 8), (1, 31, 9, 1)):
+        yield "global", f'op = "global_average_pool"\ninputs = {{ x = {list(x)} }}'
+
+
+def _maps() -> Iterator[tuple[str, str]]:
+    for size in (1, 7, 8, 31, 33, 127, 129):
+        yield "relu", f'op = "relu"\ninputs = {{ x = [{size}] }}'
+        yield "softmax", f'op = "softmax"\ninputs = {{ x = [3, {size}] }}'
+        yield "add", f'op = "add"\ninputs = {{ a = [2, {size}], b = [2, {size}] }}\nfuse = ["relu"]'
+        yield "add_row", f'op = "add"\ninputs = {{ a = [3, {size}], b = [{size}] }}'
+    yield "clip", ('op = "clip"\ninputs = { x = [5, 33] }\nattributes = { minimum = -1.5, maximum = 2.25 }')

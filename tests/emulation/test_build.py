@@ -1,0 +1,154 @@
+"""`invoke build` as a person types it: statuses, the cache, interruptions, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.test_listing import HEAD, conv, gemm, write
+
+BUILD = [sys.executable, "-m", "invoke", "build", "--engine", "local"]
+
+
+def invoke(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a task in the project's folder, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def left_over(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+
+
+@pytest.fixture
+def listing(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A listing with a name of its own, so that tests do not meet in the build folder."""
+    name = f"t{abs(hash(request.node.nodeid)) % 10**9}"
+    return write(tmp_path, gemm() + conv("filters = 4, kernel = [3, 3]"), HEAD.replace('"t"', f'"{name}"'))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["build"], 2, "say which target"),
+        (["build", "--arch", "riscv46"], 2, "did you mean 'riscv64'?"),
+        (["build", "--arch", "riscv64", "--model", "resnet5"], 2, "did you mean 'resnet50'?"),
+        (["build", "--arch", "riscv64", "--engine", "dokcer"], 2, "did you mean 'docker'?"),
+        (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "-1"], 2, "positive number"),
+        (["check", "--arch", "armv7", "--engine", "local", "--model", "LISTING"], 3, "has not been built"),
+        (["build", "--arch", "armv7", "--engine", "docker", "--model", "LISTING"], 7, "use --engine local"),
+        (["test", "--only", "units"], 2, "did you mean 'unit'?"),
+    ],
+)
+def test_wrong_words_and_bad_input_have_a_line_and_a_status(
+    words: list[str], status: int, message: str, listing: Path
+) -> None:
+    words = [str(listing) if word == "LISTING" else word for word in words]
+    done = invoke(*words, DOCKER_HOST="unix:///nonexistent.sock")
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_a_build_is_checked_archived_and_cached(listing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["build", "--arch", "arm64", "--engine", "local", "--model", str(listing), "--out", str(out)]
+    first = invoke(*words)
+    assert first.returncode == 0, first.stderr
+    assert "2 of 2 passed" in first.stdout
+    (archive,) = out.glob("*.tar.gz")
+    library = archive.name.split("-")[0]
+    with tarfile.open(archive) as opened:
+        names = {Path(name).name for name in opened.getnames()}
+    assert names == {f"lib{library}.a", f"lib{library}.so", f"{library}.h", "manifest.json"}
+    (report,) = out.glob("*.report.json")
+    assert {row["status"] for row in json.loads(report.read_text())["rows"]} == {"pass"}
+    again = invoke(*words)
+    assert again.returncode == 0
+    assert "cached" in again.stdout
+    assert [line for line in first.stdout.splitlines() if str(archive) in line] == [
+        line for line in again.stdout.splitlines() if str(archive) in line
+    ]
+    archive.write_bytes(archive.read_bytes() + b"damage")
+    mended = invoke(*words)
+    assert mended.returncode == 0
+    assert " cached" not in mended.stdout
+    checked = invoke("check", "--arch", "arm64", "--engine", "local", "--model", str(listing))
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count(" pass ") == 2
+
+
+def test_a_bad_listing_writes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, gemm(k="-1"))
+    out = tmp_path / "out"
+    done = invoke("build", "--arch", "all", "--engine", "local", "--model", str(path), "--out", str(out))
+    assert done.returncode == 3
+    assert f"{path}:9: k = -1 must be positive" in done.stderr
+    assert left_over(out) == []
+
+
+def test_skipped_checks_are_said_and_can_be_forbidden(listing: Path, tmp_path: Path) -> None:
+    words = ["build", "--arch", "s390x", "--engine", "local", "--model", str(listing), "--out"]
+    bare = {"PATH": str(Path(sys.executable).parent), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = invoke(*words, str(tmp_path / "one"), **bare)
+    assert done.returncode == 0, done.stderr
+    assert "0 of 2 passed, 2 skipped" in done.stdout
+    assert "`invoke setup` brings it" in done.stdout
+    strict = invoke(*words, str(tmp_path / "two"), "--require-checks", **bare)
+    assert strict.returncode == 6
+    assert "2 check(s) were skipped" in strict.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["compiling", "checking"])
+def test_an_interrupted_build_leaves_the_last_archive_and_nothing_else(
+    listing: Path, tmp_path: Path, number: signal.Signals, status: int, moment: str
+) -> None:
+    out = tmp_path / "out"
+    words = [*BUILD, "--arch", "riscv64", "--model", str(listing), "--out", str(out)]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    library = next(iter(before)).split("-")[0]
+    listing.write_text(
+        listing.read_text() + gemm(name='"slow"', m="900", n="900", k="900", count=str(status))
+    )
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if ("linking" if moment == "checking" else "kernels of") in line:
+                break
+        time.sleep(1.0)
+        child.send_signal(number)
+        child.stderr.read()
+        assert child.wait(20) == status
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    folder = ROOT / "build" / "riscv64"
+    assert not [path for path in folder.iterdir() if path.name.startswith(f".{library}")]
+    assert not [line for line in _commands() if library in line]
+
+
+def _commands() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,66 @@
+"""Every operator on every target, on every emulated CPU: generated, linked, run, judged."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from kernels.models import catalog, read_model
+from kernels.program import Program
+from tests.emulation.cases import listing
+from toolchains.pipeline import Built, Options, build
+from toolchains.progress import Progress
+from toolchains.target import Target, all_targets
+
+TARGETS = list(all_targets().values())
+STACK_BYTES = 1536
+"""Spilled registers and the register save area; arrays over 1 KB are not on the stack."""
+
+
+@pytest.fixture(scope="session")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    path: Path = tmp_path_factory.mktemp("edges") / "edges.toml"
+    path.write_text(listing(), encoding="utf-8")
+    return read_model(path)
+
+
+@cache
+def built_once(program_key: int, target: str) -> Built:
+    program, options = KEPT[program_key]
+    return build(program, all_targets()[target], options, Progress())
+
+
+KEPT: dict[int, tuple[Program, Options]] = {}
+
+
+@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+def built(request: pytest.FixtureRequest, edges: Program, options: Options) -> tuple[Target, Built]:
+    KEPT[id(edges)] = edges, options
+    return request.param, built_once(id(edges), request.param.name)
+
+
+def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: Program) -> None:
+    target, result = built
+    wrong = [
+        f"{r.kernel} on {r.cpu}: {r.status}: {r.reason}" for r in result.report.rows if r.status != "pass"
+    ]
+    assert not wrong
+    names = {operator.group for operator in edges.operators}
+    for cpu in target.qemu.cpus:
+        assert {row.kernel for row in result.report.rows if row.cpu == cpu} == names
+
+
+def test_no_kernel_uses_much_stack(built: tuple[Target, Built]) -> None:
+    deep = {k.name: k.stack_bytes for k in built[1].manifest.kernels if k.stack_bytes > STACK_BYTES}
+    assert not deep
+
+
+@pytest.mark.everything
+@pytest.mark.parametrize("model", catalog())
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_whole_listing_is_right(model: str, target: Target, options: Options) -> None:
+    result = build(read_model(catalog()[model]), target, options, Progress())
+    assert not result.report.failed()
+    assert not result.report.skipped()

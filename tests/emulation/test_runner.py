@@ -1,0 +1,132 @@
+"""The runner notices what a bad kernel does; each fault has its own word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels.graph.planning import plan
+from kernels.models import read_model
+from kernels.plan import Plan
+from tests.unit.test_listing import gemm, write
+from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.engines.local import LocalEngine
+from toolchains.link import RUNNER, compiler, runner_table, zig_environment
+from toolchains.target import Target, find_target
+
+GOOD = "for (int i = 0; i < 6; i++) c[i] = 1.0f;"
+FAULTS = {
+    GOOD: ("ran", ""),
+    GOOD + " c[6] = 1.0f;": ("wrong", "outside its buffers"),
+    GOOD + " c[-1] = 1.0f;": ("wrong", "outside its buffers"),
+    GOOD + " ((float *)arena)[0] = 1.0f;": ("crash", "SIGSEGV"),
+    "return 1;": ("wrong", "did not return 0"),
+    "__builtin_trap();": ("illegal|crash", ""),
+    "*(volatile int *)8 = 1;": ("crash", "SIGSEGV"),
+    'for (;;) __asm__ volatile("");': ("timeout", "no result after 3 s"),
+}
+
+
+def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: str, cpu: str = "") -> Ended:
+    """How a kernel of one matrix product ended whose C body is ours."""
+    name = planned.library
+    source = (
+        f"#include <stdint.h>\nint32_t {name}_g(const float *a, const float *b, float *c, float *arena)\n"
+        f"{{ {check} (void)a; (void)b; (void)c; (void)arena; {body} return 0; }}\n"
+    )
+    (folder / "kernel.c").write_text(source, encoding="utf-8")
+    prototype = f"int32_t {name}_g(const float *, const float *, float *, void *);"
+    (folder / f"{name}.h").write_text(f"#include <stdint.h>\n{prototype}\n", encoding="utf-8")
+    (folder / "kernel.c").write_text(source.replace("float *arena)", "void *arena)"), encoding="utf-8")
+    (folder / "table.c").write_text(runner_table(planned), encoding="utf-8")
+    command = [
+        *compiler("zig", target),
+        "-O1",
+        "-ffreestanding",
+        "-fno-builtin",
+        "-nostdlib",
+        "-static",
+        "-fno-pic",
+        "-no-pie",
+        "-fno-stack-protector",
+        "-fno-sanitize=all",
+        "-I",
+        str(RUNNER),
+        "-I",
+        ".",
+        "-o",
+        "runner",
+        str(RUNNER / "runner.c"),
+        str(RUNNER / "linux.c"),
+        "table.c",
+        "kernel.c",
+    ]
+    subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
+    (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
+    request = EmulateRequest(
+        qemu=target.qemu,
+        cpu=cpu or target.qemu.cpus[0],
+        runner="runner",
+        jobs=1,
+        runs=(Run(kernel="g", input="g.in", output="g.out", timeout=3),),
+    )
+    (folder / "r.json").write_bytes(msgspec.json.encode(request))
+    lines: list[str] = []
+    LocalEngine().run("toolchains.emulate", folder / "r.json", on_line=lines.append)
+    (ended,) = [msgspec.json.decode(line, type=Ended) for line in lines]
+    return ended
+
+
+CHECK = "if (!a || !b || !c) return -1;"
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Plan:
+    return plan(read_model(write(tmp_path, gemm())), find_target("riscv64"))
+
+
+@pytest.mark.parametrize("body", FAULTS)
+def test_a_fault_has_its_word(tmp_path: Path, planned: Plan, body: str) -> None:
+    outcome, reason = FAULTS[body]
+    ended = emulated(tmp_path, find_target("riscv64"), planned, body, check=CHECK)
+    assert ended.outcome in outcome.split("|"), ended
+    assert reason in ended.reason
+
+
+def test_a_kernel_must_refuse_a_null_pointer(tmp_path: Path, planned: Plan) -> None:
+    ended = emulated(tmp_path, find_target("riscv64"), planned, GOOD, check="")
+    assert ended.outcome == "wrong"
+    assert "null pointer" in ended.reason
+
+
+def test_vector_code_on_a_processor_without_vectors_is_illegal(tmp_path: Path, planned: Plan) -> None:
+    body = '__asm__ volatile(".4byte 0xcd027057");'  # vsetivli zero, 4, e32, m1, ta, ma
+    ended = emulated(tmp_path, find_target("riscv64"), planned, body, check=CHECK)
+    assert ended.outcome == "illegal"
+
+
+def test_a_cpu_that_the_emulator_lacks_is_skipped_with_its_reason(tmp_path: Path, planned: Plan) -> None:
+    ended = emulated(tmp_path, find_target("riscv64"), planned, GOOD, check=CHECK, cpu="rv64,nonsense=true")
+    assert ended.outcome == "skipped"
+    assert "does not take -cpu rv64,nonsense=true" in ended.reason
+
+
+def test_no_emulator_is_skipped_with_what_to_do(tmp_path: Path, planned: Plan) -> None:
+    target = find_target("riscv64")
+    qemu = msgspec.structs.replace(target.qemu, binary="qemu-pdp11")
+    ended = emulated(tmp_path, msgspec.structs.replace(target, qemu=qemu), planned, GOOD, check=CHECK)
+    assert ended.outcome == "skipped"
+    assert "`invoke setup` brings it" in ended.reason
+
+
+def test_the_step_runs_as_a_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "toolchains.link", str(tmp_path / "none.json")],
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode != 0
