@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from kernels.errors import EngineError
 from toolchains.cache import versions
 from toolchains.emulate import cache_folder, emulator_version, find_emulator
 from toolchains.process import run
@@ -90,15 +91,12 @@ def _emulator(target: Target) -> Finding:
 
 def docker_version() -> tuple[str, str]:
     """The version of the engine that answers, or why none does."""
-    try:
-        from toolchains.engines.image import connect  # noqa: PLC0415 - slow to import
+    from toolchains.engines.image import connect  # noqa: PLC0415 - slow to import
 
+    try:
         return str(connect(5).version()["Version"]), ""
-    except Exception as error:  # noqa: BLE001 - whatever the SDK raises, no engine answers
-        text = str(error)
-        if "Permission denied" in text:
-            return "", "this user may not open Docker's socket"
-        return "", "no Docker engine answers"
+    except EngineError as error:
+        return "", str(error)
 
 
 # -- setup ---------------------------------------------------------------------------
@@ -155,7 +153,7 @@ def _unpack_emulators() -> str:
             archive.unlink()
             if unpacked.status != 0:
                 return _last(unpacked.output)
-        if any((folder / "usr" / "bin").glob("qemu-*")):
+        if any(path.is_file() for path in (folder / "usr" / "bin").glob("qemu-*")):
             shutil.rmtree(state, ignore_errors=True)
             return ""
         if fetched.status != 0:

@@ -39,11 +39,10 @@ class DockerEngine:
         try:
             self._client = connect()
             self._sweep()
+        except EngineError as error:
+            raise EngineError(f"{error}; run `invoke setup`, or use --engine local") from error
         except DockerException as error:
-            raise EngineError(
-                f"no Docker engine answers ({_first_line(error)}); "
-                "run `invoke setup`, or use --engine local"
-            ) from error
+            raise EngineError(f"Docker: {_first_line(error)}") from error
         self._image = ""
         self._live: dict[str, Any] = {}
 

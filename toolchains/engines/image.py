@@ -218,19 +218,24 @@ def _acquire_options() -> list[str]:
 
 
 def connect(timeout: float = 30.0) -> Any:
-    """A client of the engine that answers; DockerException if none does."""
-    client = docker.from_env(timeout=int(timeout))
-    client.ping()
+    """A client of the engine that answers; EngineError if none does, or not to this user."""
+    try:
+        client = docker.from_env(timeout=int(timeout))
+        client.ping()
+    except DockerException as error:
+        if "Permission denied" in str(error):
+            raise EngineError("this user may not open Docker's socket") from error
+        raise EngineError("no Docker engine answers") from error
     return client
 
 
 def remove_images() -> list[str]:
     """Remove every image that kernfit made; their tags. EngineError if no engine answers."""
+    client = connect()
     try:
-        client = connect()
         tags = [tag for image in client.images.list() for tag in image.tags if tag.startswith("kernfit-")]
         for tag in tags:
             client.images.remove(tag, force=True)
     except DockerException as error:
-        raise EngineError(f"no Docker engine answers: {str(error).splitlines()[0]}") from error
+        raise EngineError(f"Docker: {str(error).splitlines()[0]}") from error
     return tags
