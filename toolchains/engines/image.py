@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
 
 import docker
 from kernels.errors import EngineError, MissingToolError, ResourceError
@@ -29,6 +30,9 @@ SUITE = "trixie"
 PULL_SECONDS = 180.0
 BOOTSTRAP_SECONDS = 900.0
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
+
+PROBE_VERSION = "1.44"
+"""Of Docker's API. Naming one keeps the SDK from asking, which leaks a socket if none answers."""
 
 Say = Callable[[str], None]
 
@@ -219,14 +223,18 @@ def _acquire_options() -> list[str]:
 
 def connect(timeout: float = 30.0) -> Any:
     """A client of the engine that answers; EngineError if none does, or not to this user."""
+    probe = docker.from_env(version=PROBE_VERSION, timeout=int(timeout))
     try:
-        client = docker.from_env(timeout=int(timeout))
-        client.ping()
-    except DockerException as error:
+        probe.ping()
+    except APIError:
+        pass  # it answers, if only to say that it speaks another version
+    except (DockerException, RequestException) as error:
         if "Permission denied" in str(error):
             raise EngineError("this user may not open Docker's socket") from error
         raise EngineError("no Docker engine answers") from error
-    return client
+    finally:
+        probe.close()
+    return docker.from_env(timeout=int(timeout))
 
 
 def remove_images() -> list[str]:
