@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
@@ -30,9 +31,6 @@ SUITE = "trixie"
 PULL_SECONDS = 180.0
 BOOTSTRAP_SECONDS = 900.0
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
-
-PROBE_VERSION = "1.44"
-"""Of Docker's API. Naming one keeps the SDK from asking, which leaks a socket if none answers."""
 
 Say = Callable[[str], None]
 
@@ -223,18 +221,22 @@ def _acquire_options() -> list[str]:
 
 def connect(timeout: float = 30.0) -> Any:
     """A client of the engine that answers; EngineError if none does, or not to this user."""
-    probe = docker.from_env(version=PROBE_VERSION, timeout=int(timeout))
     try:
-        probe.ping()
-    except APIError:
-        pass  # it answers, if only to say that it speaks another version
-    except (DockerException, RequestException) as error:
-        if "Permission denied" in str(error):
-            raise EngineError("this user may not open Docker's socket") from error
+        _knock(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+        client = docker.from_env(timeout=int(timeout))
+        client.ping()
+    except PermissionError as error:
+        raise EngineError("this user may not open Docker's socket") from error
+    except (DockerException, RequestException, OSError) as error:
         raise EngineError("no Docker engine answers") from error
-    finally:
-        probe.close()
-    return docker.from_env(timeout=int(timeout))
+    return client
+
+
+def _knock(host: str) -> None:
+    """OSError where nobody listens; the SDK would leak its socket on finding out."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(host.removeprefix("unix://"))
 
 
 def remove_images() -> list[str]:
