@@ -15,21 +15,11 @@ from kernels.operators.base import Definition, ElementWise, Entry
 from kernels.program import Attribute, Operator, Program, Role, Tensor
 
 LARGEST_FILE = 1 << 20
-LARGEST_TENSOR = (1 << 31) - 1
-"""In bytes: what a pointer difference of a 32-bit target can span."""
+LARGEST_KERNEL = (1 << 31) - 1
+"""Bytes of all tensors of a kernel: what a 32-bit target can address with a sign to spare."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-C_KEYWORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    alignas alignof auto bool break case char const constexpr continue default do double else
-    enum extern false float for goto if inline int long nullptr register restrict return run
-    short signed sizeof static static_assert struct switch thread_local true typedef typeof
-    union unsigned void volatile while
-""",
-    )
-)
-"""Names that no kernel can have: C23's keywords (ISO/IEC 9899:2024, 6.4.1), and `run`."""
+RESERVED = frozenset({"run"})
+"""Names that no kernel can have: `<library>_run` is a whole network."""
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,7 +39,7 @@ def read_listing(path: Path) -> Program:
         raise InputError(f"{path}: {error}") from error
     except msgspec.ValidationError as error:
         raise _located(path, text, None, error, Listing) from error
-    if not IDENTIFIER.fullmatch(listing.name) or listing.name in C_KEYWORDS:
+    if not IDENTIFIER.fullmatch(listing.name):
         raise _at(path, text, None, "name", f"name = '{listing.name}' is not a C identifier")
     if not listing.kernel:
         raise InputError(f"{path}: a listing needs at least one [[kernel]]")
@@ -91,20 +81,26 @@ def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
         raise InputError(f"unknown operator '{op}'{did_you_mean(op, families())}", key="op")
     family = families()[op]
     entry = msgspec.convert(raw, family.entry)
-    if not IDENTIFIER.fullmatch(entry.name) or entry.name in C_KEYWORDS:
-        raise InputError(f"name = '{entry.name}' is not a C identifier that a kernel can have", key="name")
-    if entry.name in seen:
-        raise InputError(f"name = '{entry.name}' is taken by an earlier kernel", key="name")
-    seen.add(entry.name)
+    if not IDENTIFIER.fullmatch(entry.name):
+        raise InputError(f"name = '{entry.name}' is not a C identifier", key="name")
+    if entry.name in RESERVED:
+        raise InputError(f"name = '{entry.name}' is reserved", key="name")
+    if entry.name.upper() in seen:
+        raise InputError(
+            f"name = '{entry.name}' is taken by an earlier kernel, but for upper and lower case", key="name"
+        )
+    seen.add(entry.name.upper())
     if entry.count < 1:
         raise InputError(f"count = {entry.count} must be positive", key="count")
     definition = family.define(entry)
-    for tensor in (*definition.operands, definition.output):
-        if tensor.bytes > LARGEST_TENSOR:
-            raise InputError(
-                f"tensor {tensor.name} of {tensor.bytes} bytes is beyond a 32-bit address space "
-                f"(at most {LARGEST_TENSOR})"
-            )
+    tensors = (*definition.operands, definition.output)
+    total = sum(tensor.bytes for tensor in tensors)
+    if total > LARGEST_KERNEL:
+        largest = max(tensors, key=lambda tensor: tensor.bytes)
+        raise InputError(
+            f"{total} bytes of tensors, {largest.bytes} of them in {largest.name}, are beyond a 32-bit "
+            f"address space (at most {LARGEST_KERNEL})"
+        )
     return entry, definition
 
 
