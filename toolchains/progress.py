@@ -20,7 +20,7 @@ class Bar:
     def __init__(self, progress: Progress, title: str, total: int, rich: RichProgress | None) -> None:
         """`rich` draws it, if there is a terminal."""
         self._progress, self._title, self._total, self._rich = progress, title, total, rich
-        self._task = rich.add_task(title, total=total) if rich else None
+        self._task = rich.add_task(title, total=total, what="") if rich else None
         self._done = 0
         self._said = time.monotonic()
 
@@ -28,7 +28,7 @@ class Bar:
         """One more is done, called `what`."""
         self._done += 1
         if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, advance=1, description=f"{self._title} {what}")
+            self._rich.update(self._task, advance=1, what=what)
         elif time.monotonic() - self._said >= PLAIN_SECONDS or self._done == self._total:
             self._said = time.monotonic()
             self._progress.say(f"{self._title} {self._done}/{self._total}")
@@ -63,6 +63,7 @@ class Progress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}"),
         )
         with RichProgress(*columns, console=self._console) as rich:
             yield Bar(self, title, total, rich)
