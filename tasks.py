@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from kernels import models as model_files
 from kernels.errors import KernfitError, ResourceError, UsageError
 from toolchains.progress import Progress
-from toolchains.target import all_targets, find_targets
+from toolchains.target import NATIVE, all_targets, find_targets
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -110,7 +110,10 @@ def targets(c: Context, json: bool = False) -> None:
             each.title,
             each.endianness,
             vectors if each.cpu.vector_bits else "scalar",
-            "\n".join(f"{each.qemu.binary} -cpu {cpu}" for cpu in each.qemu.cpus),
+            "\n".join(
+                "this machine" if cpu == NATIVE else f"{each.qemu.binary} -cpu {cpu}"
+                for cpu in each.checked_on
+            ),
         )
     OUT.print(table)
 

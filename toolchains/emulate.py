@@ -7,6 +7,7 @@ right is not judged here.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -18,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from toolchains.process import run
-from toolchains.target import Qemu
+from toolchains.target import NATIVE, Native, Target
 
 PROBE_SECONDS = 30.0
 RUNNER_FAULTS = {
@@ -42,9 +43,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All runs of one library on one emulated CPU."""
+    """All runs of one library on one processor: a name of QEMU's, or `native`."""
 
-    qemu: Qemu
+    target: Target
     cpu: str
     runner: str
     runs: tuple[Run, ...]
@@ -85,26 +86,27 @@ def emulator_version(emulator: Path) -> tuple[int, int, int]:
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else (0, 0, 0)
 
 
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """How a runner is started, what that is called, and why it cannot be, if so."""
+
+    command: tuple[str, ...] = ()
+    name: str = ""
+    reason: str = ""
+
+
 def emulate(request: EmulateRequest, folder: Path) -> None:
     """Run everything that the request names, `jobs` at once, and print how each ended."""
-    emulator = find_emulator(request.qemu.binary)
-    reason, version = "", ""
-    if emulator is None:
-        reason = f"{request.qemu.binary} is not installed; `invoke setup` brings it"
-    else:
-        number = emulator_version(emulator)
-        version = f"{request.qemu.binary} {'.'.join(map(str, number))}"
-        if number[:2] < request.qemu.minimum:
-            wanted = ".".join(map(str, request.qemu.minimum))
-            reason = f"{version} is older than {wanted}, which this target needs"
-        else:
-            reason = _probe(emulator, request, folder)
-    if reason or emulator is None:
+    machine = find_machine(request.target, request.cpu)
+    if not machine.reason:
+        machine = _probed(machine, request, folder)
+    if machine.reason:
         for each in request.runs:
-            _print(Ended(kernel=each.kernel, outcome="skipped", reason=reason, emulator=version))
+            _print(
+                Ended(kernel=each.kernel, outcome="skipped", reason=machine.reason, emulator=machine.name)
+            )
         return
     with ThreadPoolExecutor(request.jobs) as pool:
-        pending = [pool.submit(_run, emulator, request, each, folder, version) for each in request.runs]
+        pending = [pool.submit(_run, machine, request, each, folder) for each in request.runs]
         try:
             for done in as_completed(pending):
                 _print(done.result())
@@ -113,26 +115,49 @@ def emulate(request: EmulateRequest, folder: Path) -> None:
             raise
 
 
-def _probe(emulator: Path, request: EmulateRequest, folder: Path) -> str:
-    """Why this emulator cannot take the CPU; empty if it can."""
-    command = [str(emulator), "-cpu", request.cpu, str(folder / request.runner)]
-    finished = run(command, timeout=PROBE_SECONDS, cwd=folder)
+def find_machine(target: Target, cpu: str) -> Machine:
+    """What runs the target's code as that processor here."""
+    if cpu == NATIVE:
+        return _native(target.native)
+    binary = target.qemu.binary
+    emulator = find_emulator(binary)
+    if emulator is None:
+        return Machine(reason=f"{binary} is not installed; `invoke setup` brings it")
+    number = emulator_version(emulator)
+    name = f"{binary} {'.'.join(map(str, number))}"
+    if number[:2] < target.qemu.minimum:
+        wanted = ".".join(map(str, target.qemu.minimum))
+        return Machine(name=name, reason=f"{name} is older than {wanted}, which this target needs")
+    return Machine(command=(str(emulator), "-cpu", cpu), name=name)
+
+
+def _native(native: Native | None) -> Machine:
+    if native is None:
+        return Machine(reason="this target is not run natively")
+    here = platform.machine()
+    if here != native.machine:
+        return Machine(reason=f"this machine is {here}, not {native.machine}")
+    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", information, re.MULTILINE)
+    missing = set(native.flags) - set(found[1].split() if found else ())
+    if missing:
+        return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
+    model = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
+    return Machine(name=model[1] if model else here)
+
+
+def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
+    """The machine, with a reason if it cannot run even an empty call."""
+    finished = run([*machine.command, str(folder / request.runner)], timeout=PROBE_SECONDS, cwd=folder)
     if finished.status == 0:
-        return ""
+        return machine
     last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
-    return f"{request.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
+    reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
+    return msgspec.structs.replace(machine, reason=reason)
 
 
-def _run(emulator: Path, request: EmulateRequest, each: Run, folder: Path, version: str) -> Ended:
-    command = [
-        str(emulator),
-        "-cpu",
-        request.cpu,
-        str(folder / request.runner),
-        each.kernel,
-        each.input,
-        each.output,
-    ]
+def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
+    command = [*machine.command, str(folder / request.runner), each.kernel, each.input, each.output]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
     reason = ""
@@ -147,7 +172,7 @@ def _run(emulator: Path, request: EmulateRequest, each: Run, folder: Path, versi
     elif finished.status:
         reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")
         outcome = "crash"
-    return Ended(kernel=each.kernel, outcome=outcome, reason=reason, emulator=version)
+    return Ended(kernel=each.kernel, outcome=outcome, reason=reason, emulator=machine.name)
 
 
 def _print(ended: Ended) -> None:

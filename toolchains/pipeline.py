@@ -270,8 +270,8 @@ def run_checks(plan: Plan, target: Target, options: Options, place: Path, progre
         for kernel in plan.kernels:
             arrays = check.make_inputs(kernel)
             (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
-        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.qemu.cpus)) as bar:
-            for cpu in target.qemu.cpus:
+        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.checked_on)) as bar:
+            for cpu in target.checked_on:
                 for kernel in plan.kernels:
                     (folder / f"{kernel.name}.out").unlink(missing_ok=True)
 
@@ -284,7 +284,7 @@ def run_checks(plan: Plan, target: Target, options: Options, place: Path, progre
 
                 longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
                 request = EmulateRequest(
-                    qemu=target.qemu,
+                    target=target,
                     cpu=cpu,
                     runner="runner",
                     jobs=options.jobs,
@@ -303,11 +303,11 @@ def run_checks(plan: Plan, target: Target, options: Options, place: Path, progre
                 )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    lost = len(kernels) * len(target.qemu.cpus) - len(rows)
+    lost = len(kernels) * len(target.checked_on) - len(rows)
     if lost:
         raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
     order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
-    rows.sort(key=lambda row: (target.qemu.cpus.index(row.cpu), order[row.kernel]))
+    rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
     return Report(
         library=plan.library, target=target.name, engine=options.engine.identity(target), rows=tuple(rows)
     )

@@ -13,7 +13,17 @@ from kernels.errors import InputError, UsageError, did_you_mean
 
 TARGETS = Path(__file__).parent / "targets"
 
+NATIVE = "native"
+"""Stands beside QEMU's names of processors for this machine's own."""
+
 ALIASES = {
+    "i386": "i686",
+    "i586": "i686",
+    "x86": "i686",
+    "ppc64el": "ppc64le",
+    "powerpc64le": "ppc64le",
+    "loong64": "loongarch64",
+    "x86-64-v4": "x86_64-avx512",
     "amd64": "x86_64",
     "x86-64": "x86_64",
     "x64": "x86_64",
@@ -68,10 +78,9 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """float32 lanes of one vector operand; 1 on a scalar machine."""
         return max(1, self.vector_bits // 32) * self.register_group
 
-    @property
-    def registers(self) -> int:
-        """How many vector operands of `lanes` lanes the register file holds."""
-        return self.vector_registers // self.register_group
+    def registers_of(self, width: int) -> int:
+        """How many registers `width` float32 lanes take."""
+        return max(1, -(-width * 32 // self.vector_bits)) if self.vector_bits else width
 
 
 class LLVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +113,13 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     minimum: tuple[int, int] = (7, 2)
 
 
+class Native(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo."""
+
+    machine: str
+    flags: tuple[str, ...]
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is known about one target."""
 
@@ -118,6 +134,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     llvm: LLVM
     c: C
     qemu: Qemu
+    native: Native | None = None
+
+    @property
+    def checked_on(self) -> tuple[str, ...]:
+        """Every processor that kernels are checked on: QEMU's names, and `native`."""
+        return (*self.qemu.cpus, NATIVE) if self.native else self.qemu.cpus
 
     @property
     def byte_order(self) -> Literal["<", ">"]:

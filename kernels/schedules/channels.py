@@ -28,8 +28,12 @@ def choose(window: Window, cpu: CPU) -> Sliding:
     Half: the other half is for the loaded elements and weights of the taps in flight.
     """
     nr = min(2 * cpu.lanes, window.channels)
-    widest = max(len(pieces(width, cpu.lanes)) for width in (nr, window.channels % nr) if width)
-    most = max(1, cpu.registers // 2 // widest)
+    widest = max(
+        sum(cpu.registers_of(piece) for _, piece in pieces(width, cpu.lanes))
+        for width in (nr, window.channels % nr)
+        if width
+    )
+    most = max(1, cpu.vector_registers // 2 // widest)
     return Sliding(mr=spread(window.out_w, most)[0], nr=nr)
 
 

@@ -49,12 +49,13 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     """
     ku = cpu.lanes if cpu.lane_operand else 1
     best: tuple[float, Contraction] | None = None
-    for vectors in range(1, cpu.registers):
+    for vectors in range(1, cpu.vector_registers):
         nr = min(vectors * cpu.lanes, columns)
-        panels = [(len(pieces(width, cpu.lanes)), count) for width, count in _panels(columns, nr)]
-        widest = max(parts for parts, _ in panels)
-        for mr in range(1, cpu.registers):
-            if mr * widest + widest + _other_registers(mr, cpu) > cpu.registers:
+        widths = [(pieces(width, cpu.lanes), count) for width, count in _panels(columns, nr)]
+        panels = [(len(parts), count) for parts, count in widths]
+        widest = max(sum(cpu.registers_of(width) for _, width in parts) for parts, _ in widths)
+        for mr in range(1, cpu.vector_registers):
+            if mr * widest + widest + _other_registers(mr, cpu) > cpu.vector_registers:
                 break
             cost = 0.0
             for rows, tiles in _counted(spread(window.out_w, mr)):

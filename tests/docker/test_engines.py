@@ -20,7 +20,7 @@ from tests.unit.test_listing import HEAD, gemm, write
 from toolchains.engines.docker_engine import LABEL, DockerEngine
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
-from toolchains.target import Target, all_targets, find_target
+from toolchains.target import NATIVE, Target, all_targets, find_target
 
 
 @pytest.mark.parametrize("target", all_targets().values(), ids=lambda target: target.name)
@@ -37,7 +37,9 @@ def test_both_engines_give_the_same_archive(
     docked = build(program, target, contained, Progress())
     assert not docked.cached
     for result in (local, docked):
-        assert {row.status for row in result.report.rows} == {"pass"}
+        assert not result.report.failed()
+    for row in docked.report.skipped():
+        assert row.cpu == NATIVE, "Docker's QEMU is new enough for every target"
     assert docked.sha256 == local.sha256
 
 

@@ -16,6 +16,11 @@ INSTRUCTIONS = {
     # target: (multiply-add, floating-point operations of one, instructions for each operation)
     "aarch64": (r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.s\[\d\]", 8, 0.165),
     "armv7": (r"vfma\.f32\s+q\d+", 8, 0.30),
+    "i686": (r"mulps", 8, 0.60),
+    "loongarch64": (r"xvfmadd\.s", 16, 0.12),
+    "ppc64le": (r"xvmadd[am]sp", 8, 0.19),
+    "riscv64-rvv256": (r"vfmacc\.vf", 64, 0.05),
+    "x86_64-avx512": (r"vfmadd\d+ps\s+.*%zmm", 32, 0.07),
     "riscv64": (r"fmadd\.s", 2, 0.80),
     "riscv64-rvv": (r"vfmacc\.vf", 32, 0.10),
     "s390x": (r"vfmasb", 8, 0.21),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -41,14 +42,21 @@ def built(request: pytest.FixtureRequest, edges: Program, options: Options) -> t
     return request.param, built_once(id(edges), request.param.name)
 
 
+NOT_HERE = re.compile(r"is older than .*, which this target needs|this machine('s processor lacks| is )")
+"""Why a check may be left out on some machine: its QEMU is too old, its processor another one.
+Docker's tests run with a QEMU that is new enough for every target."""
+
+
 def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: Program) -> None:
     target, result = built
     wrong = [
-        f"{r.kernel} on {r.cpu}: {r.status}: {r.reason}" for r in result.report.rows if r.status != "pass"
+        f"{row.kernel} on {row.cpu}: {row.status}: {row.reason}"
+        for row in result.report.rows
+        if row.status != "pass" and not (row.status == "skipped" and NOT_HERE.search(row.reason))
     ]
     assert not wrong
     names = {operator.group for operator in edges.operators}
-    for cpu in target.qemu.cpus:
+    for cpu in target.checked_on:
         assert {row.kernel for row in result.report.rows if row.cpu == cpu} == names
 
 

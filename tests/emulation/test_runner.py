@@ -68,7 +68,7 @@ def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: s
     subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
     (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
     request = EmulateRequest(
-        qemu=target.qemu,
+        target=target,
         cpu=cpu or target.qemu.cpus[0],
         runner="runner",
         jobs=1,

@@ -84,6 +84,51 @@ static long system_call(long number, long a, long b, long c, long d)
     __asm__ volatile("svc 0" : "+d"(r2) : "d"(r1), "d"(r3), "d"(r4), "d"(r5) : "memory");
     return r2;
 }
+#elif defined(__i386__)
+enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 295 };
+__asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n"
+        " call runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result)
+                     : "0"(number), "b"(a), "c"(b), "d"(c), "S"(d) : "memory");
+    return result;
+}
+#elif defined(__powerpc64__)
+/* ELFv2: the table of contents' pointer in r2, a frame of 32 bytes and more below the stack. */
+enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 286 };
+__asm__(".globl _start\n_start: bcl 20,31,1f\n1: mflr 30\n addis 2,30,.TOC.-1b@ha\n"
+        " addi 2,2,.TOC.-1b@l\n mr 3,1\n clrrdi 1,1,4\n li 0,0\n stdu 0,-64(1)\n"
+        " bl runner_start\n nop\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long r0 __asm__("r0") = number;
+    register long r3 __asm__("r3") = a;
+    register long r4 __asm__("r4") = b;
+    register long r5 __asm__("r5") = c;
+    register long r6 __asm__("r6") = d;
+    /* An error is told by the summary overflow bit, with its number in r3. */
+    __asm__ volatile("sc\n bns+ 1f\n neg 3,3\n1:"
+                     : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6)
+                     :
+                     : "r7", "r8", "r9", "r10", "r11", "r12", "cr0", "ctr", "memory");
+    return r3;
+}
+#elif defined(__loongarch64)
+enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+__asm__(".globl _start\n_start: move $a0, $sp\n bl runner_start\n");
+static long system_call(long number, long a, long b, long c, long d)
+{
+    register long a7 __asm__("$a7") = number;
+    register long a0 __asm__("$a0") = a;
+    register long a1 __asm__("$a1") = b;
+    register long a2 __asm__("$a2") = c;
+    register long a3 __asm__("$a3") = d;
+    __asm__ volatile("syscall 0" : "+r"(a0) : "r"(a7), "r"(a1), "r"(a2), "r"(a3)
+                     : "$t0", "$t1", "$t2", "$t3", "$t4", "$t5", "$t6", "$t7", "$t8", "memory");
+    return a0;
+}
 #else
 #error "runner/linux.c: start-up and system calls of this architecture are missing"
 #endif
