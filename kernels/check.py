@@ -27,17 +27,25 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def make_inputs(kernel: Kernel) -> dict[str, Array]:
-    """Unpacked float32 inputs, uniform in the family's range; the same for every target."""
+SMALLEST_NORMAL = 2.0**-126
+
+
+def make_inputs(kernel: Kernel, target: Target) -> dict[str, Array]:
+    """Unpacked inputs, drawn in the family's range; the same for every target.
+
+    But where a target flushes subnormal numbers, none are among them.
+    """
     arrays = {}
-    scale = find_family(kernel.kind).input_scale
+    family = find_family(kernel.kind)
     for operand in kernel.operands:
         if operand.role == "output":
             continue
         seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
-        values = generator.uniform(-scale, scale, operand.shape)
-        arrays[operand.name] = values.astype(np.float32)
+        array = family.draw(generator, operand)
+        if target.cpu.flushes_subnormals and array.dtype == np.float32:
+            array = np.where(np.abs(array) < SMALLEST_NORMAL, np.copysign(np.float32(0), array), array)
+        arrays[operand.name] = array
     return arrays
 
 
@@ -80,9 +88,8 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
         )
     estimate = reference(kernel, arrays)
     bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
-    error = np.abs(found.astype(np.float64) - estimate.value.ravel())
-    error[np.isnan(error)] = np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
+        error = _distance(found.astype(np.float64), estimate.value.ravel(), bound)
         share = np.where(error == 0, 0.0, error / bound)
     worst = int(np.argmax(share))
     verdict = Verdict(
@@ -100,3 +107,18 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
             f"{wrong} of {found.size} elements are wrong"
         ),
     )
+
+
+def _distance(found: Array, expected: Array, bound: Array) -> Array:
+    """|found - expected|, with NaN equal to NaN alone, and float32's overflow taken for infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = expected.astype(np.float32).astype(np.float64)
+        error = np.abs(found - expected)
+    same = (found == rounded) | (np.isnan(found) & np.isnan(expected))
+    near_overflow = np.isinf(found) & (np.abs(expected) + bound > LARGEST) & (found * expected > 0)
+    error[np.isnan(error)] = np.inf
+    settled = (same & ~np.isfinite(rounded)) | near_overflow
+    return np.where(settled, 0.0, error)
+
+
+LARGEST = float(np.finfo(np.float32).max)

@@ -268,7 +268,7 @@ def run_checks(plan: Plan, target: Target, options: Options, place: Path, progre
     try:
         shutil.copy(place / "runner", folder / "runner")
         for kernel in plan.kernels:
-            arrays = check.make_inputs(kernel)
+            arrays = check.make_inputs(kernel, target)
             (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
         with progress.bar(f"{target.name}: checking", len(kernels) * len(target.checked_on)) as bar:
             for cpu in target.checked_on:
@@ -324,7 +324,7 @@ def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -
             emulator=ended.emulator,
         )
     output = (folder / f"{kernel.name}.out").read_bytes()
-    verdict = check.judge(kernel, check.make_inputs(kernel), output, target)
+    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
     return Row(
         kernel=kernel.name,
         target=target.name,

@@ -119,6 +119,10 @@ class Builder:
             return a * b + c
         return tirx.call_llvm_pure_intrin(a.ty.dtype, "llvm.fma", a, b, c)
 
+    def sqrt(self, value: Value) -> Value:
+        """The square root, correctly rounded."""
+        return tirx.call_llvm_pure_intrin(value.ty.dtype, "llvm.sqrt", value)
+
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         """`a` where the condition holds, else `b`, lane by lane."""
         return tirx.Select(condition, a, b)
@@ -162,8 +166,16 @@ class Builder:
         return tirx.max(self.index(a), self.index(b))
 
     def let(self, value: Value) -> Value:
-        """Compute `value` once and name it, where it is used more than once."""
-        return T.Bind(value)
+        """Compute `value` once, where it is used more than once.
+
+        It goes through a local buffer, which LLVM makes a register again: through TVM's own
+        bindings its analysis takes time exponential in the length of a chain of them.
+        """
+        lanes = lanes_of(value)
+        scalar = str(value.ty.dtype.with_lanes(1))
+        kept = Buffer(T.alloc_buffer((lanes,), scalar, scope="local"))
+        self.store(kept, 0, value)
+        return self.load(kept, 0, lanes)
 
     # -- memory ------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from tvm import tirx
 from kernels.codegen.builder import Builder
 from kernels.operators import find_family
 from kernels.operators.base import ElementWise
-from kernels.plan import Kernel
+from kernels.plan import Kernel, Step
 from toolchains.target import Target
 
 UNROLL_THRESHOLD = 100
@@ -41,28 +41,41 @@ def llvm_target(target: Target) -> Any:
     return tvm.target.Target(described)
 
 
+class FusedSteps:
+    """A kernel's epilogue: each step applied to a vector of results in registers."""
+
+    def __init__(self, b: Builder, kernel: Kernel) -> None:
+        """The steps of `kernel`, on operands that `b` has declared."""
+        self._b, self._kernel = b, kernel
+        self._steps = [(step, _element_wise(step)) for step in kernel.epilogue]
+        self.heavy = any(family.heavy for _, family in self._steps)
+
+    def __call__(self, value: Any, pixel: Any, column: Any) -> Any:
+        """The vector after all steps; `pixel` and `column` say where it lies in the output."""
+        b, output = self._b, self._kernel.output
+        for step, family in self._steps:
+            value = b.let(value)
+            operand = None
+            if step.operand:
+                whole = self._kernel.operand(step.operand).elements == output.elements
+                row = pixel * output.shape[-1] if whole and output.shape[:-1] else 0
+                operand = b.load(b.buffers[step.operand], row + column, b.lanes(value))
+            value = family.apply(b, msgspec.convert(step.attributes, family.attributes), value, operand)
+        return value
+
+
+def _element_wise(step: Step) -> ElementWise:
+    family = find_family(step.kind)
+    if not isinstance(family, ElementWise):
+        raise TypeError(f"{step.kind} is not element-wise")
+    return family
+
+
 def prim_func(kernel: Kernel, target: Target) -> Any:
     """The kernel as a TIR function in the plain C ABI."""
     family = find_family(kernel.kind)
     builder = Builder(target.cpu, target.pointer_bits)
-
-    def epilogue(value: Any, pixel: Any, column: Any) -> Any:
-        for step in kernel.epilogue:
-            fused = find_family(step.kind)
-            if not isinstance(fused, ElementWise):
-                raise TypeError(f"{step.kind} is not element-wise")
-            value = builder.let(value)
-            operand = None
-            if step.operand:
-                whole = kernel.operand(step.operand).elements == kernel.output.elements
-                row = pixel * kernel.output.shape[-1] if whole and kernel.output.shape[:-1] else 0
-                place = row + column
-                operand = builder.load(builder.buffers[step.operand], place, builder.lanes(value))
-            attributes = msgspec.convert(step.attributes, fused.attributes)
-            value = fused.apply(builder, attributes, value, operand)
-        return value
-
-    return builder.function(kernel, lambda b: family.emit(b, kernel, epilogue))
+    return builder.function(kernel, lambda b: family.emit(b, kernel, FusedSteps(b, kernel)))
 
 
 def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:

@@ -12,12 +12,11 @@ from kernels.operators.base import ElementWise, Family
 
 @cache
 def families() -> dict[str, Family]:
-    """Every family by its kind, found in the modules of this package."""
+    """Every family by its kind, from the `FAMILIES` of this package's modules."""
     found: dict[str, Family] = {}
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, type) and issubclass(value, Family) and "kind" in vars(value):
-                found[value.kind] = value()
+        for family in getattr(importlib.import_module(module.name), "FAMILIES", ()):
+            found[family.kind] = family
     return dict(sorted(found.items()))
 
 

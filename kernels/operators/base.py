@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import InputError
-from kernels.plan import Kernel, Packing
+from kernels.plan import Kernel, Operand, Packing
 from kernels.program import Attribute, Tensor
 from toolchains.target import CPU
 
@@ -20,11 +20,18 @@ Shape = tuple[int, ...]
 Array = NDArray[Any]
 Words = Mapping[str, Mapping[str, Attribute]]
 """Words for `fuse`, each with the attributes that it stands for."""
-Epilogue = Callable[[Any, Any, Any], Any]
-"""epilogue(vector, pixel, column) -> vector: the fused steps on results in registers."""
 
 UNIT_ROUNDOFF = 2.0**-24
 """u of binary32 with rounding to nearest (IEEE 754-2019, table 3.5: p = 24)."""
+
+
+class Epilogue(Protocol):
+    """The fused steps on a vector of results, given its pixel and its first column."""
+
+    heavy: bool
+
+    def __call__(self, value: Any, pixel: Any, column: Any) -> Any:
+        """The vector after all steps."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,18 +63,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A float64 result together with what bounds the float32 kernel's distance from it.
 
     The distance is at most growth(roundings) * u * magnitude plus, for underflow,
-    roundings times the spacing near zero; element by element.
+    roundings times the spacing near zero, plus `extra`; element by element.
     """
 
     value: Array
     magnitude: Array
     roundings: int
+    extra: Array | float = 0.0
 
     def bound(self, *, flushes_subnormals: bool) -> Array:
         """The largest distance that the kernel may have, for each element."""
         spacing = 2.0**-126 if flushes_subnormals else 2.0**-149
         relative = growth(self.roundings) * UNIT_ROUNDOFF
-        return relative * self.magnitude + self.roundings * spacing
+        bound: Array = relative * self.magnitude + self.roundings * spacing + self.extra
+        return bound
 
 
 def growth(roundings: int) -> float:
@@ -83,13 +92,27 @@ def growth(roundings: int) -> float:
 
 
 class Family(abc.ABC):
-    """An operator family. Subclasses are found by their modules in this package."""
+    """An operator family. Modules of this package name theirs in `FAMILIES`."""
 
-    kind: ClassVar[str]
+    kind: str
     entry: ClassVar[type[Any]]
     attributes: ClassVar[type[Any]]
     input_scale: ClassVar[float] = 1.0
     """Checks draw inputs from [-input_scale, input_scale)."""
+    special_inputs: ClassVar[bool] = False
+    """Checks also draw from all exponents, and begin with zeros, infinities and NaN."""
+
+    def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
+        """Contents for an input in a check."""
+        values = generator.uniform(-self.input_scale, self.input_scale, operand.shape)
+        array = values.astype(np.float32)
+        if self.special_inputs:
+            flat = array.reshape(-1)
+            bits = generator.integers(0, 1 << 32, flat.size, dtype=np.uint32).view(np.float32)
+            flat[1::2] = bits[1::2]
+            count = min(flat.size, SPECIAL.size)
+            flat[:count] = SPECIAL[:count]
+        return array
 
     @abc.abstractmethod
     def define(self, entry: Any) -> Definition:
@@ -117,7 +140,9 @@ class Family(abc.ABC):
 class ElementWise(Family):
     """A family that can also stand in another kernel's epilogue, by its `fuse` words."""
 
-    words: ClassVar[Words]
+    words: Words
+    heavy: ClassVar[bool] = False
+    """Too long to be repeated for each accumulator of a register tile."""
 
     @abc.abstractmethod
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
@@ -126,6 +151,43 @@ class ElementWise(Family):
     @abc.abstractmethod
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
         """The function on an estimate, its bound carried along."""
+
+
+SPECIAL = np.array(
+    [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1.0,
+        -1.0,
+        2.0**-149,
+        -(2.0**-149),
+        2.0**-126,
+        3.4028235e38,
+        -3.4028235e38,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        8388607.5,
+        8388609.0,
+        88.7,
+        89.5,
+        -87.3,
+        -103.9,
+        -104.5,
+    ],
+    dtype=np.float32,
+)
+"""Arguments at which functions tend to go wrong."""
+
+
+def fused_as(**words: dict[str, Attribute]) -> Words:
+    """The words of a family, each with its attributes."""
+    return words
 
 
 def positive(key: str, values: Shape, *, rank: int | None = None) -> Shape:
@@ -140,5 +202,6 @@ def positive(key: str, values: Shape, *, rank: int | None = None) -> Shape:
 
 def exact(value: Array) -> Estimate:
     """An estimate of a result that involves no rounding at all."""
-    wide = np.asarray(value, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        wide = np.asarray(value, dtype=np.float64)
     return Estimate(value=wide, magnitude=np.zeros_like(wide), roundings=0)

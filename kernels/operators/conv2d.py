@@ -95,10 +95,6 @@ class Conv2D(Family):
             pixel=window.channels,
         )
 
-        def finish(value: Any, pixel: Any, column: Any) -> None:
-            place = pixel * attributes.filters + column
-            b.store(b.buffers["y"], place, epilogue(value, pixel, column))
-
         contraction.emit(
             b,
             contraction.Product(
@@ -108,8 +104,9 @@ class Conv2D(Family):
                 image=image,
                 x=b.buffers["x"],
                 w=b.buffers["w"],
+                y=b.buffers["y"],
                 packed=True,
-                finish=finish,
+                epilogue=epilogue,
             ),
         )
 
@@ -216,3 +213,6 @@ class DepthwiseConv2D(Family):
             value += elements * w[:, row, column, 0]
             magnitude += np.abs(elements * w[:, row, column, 0])
         return Estimate(value=value, magnitude=magnitude, roundings=window.kernel[0] * window.kernel[1] + 1)
+
+
+FAMILIES = (Conv2D(), DepthwiseConv2D())

@@ -1,8 +1,10 @@
-"""Element-wise operators, alone or fused into another kernel's epilogue."""
+"""What element-wise operators share: one pass over memory, alone or in an epilogue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from math import prod
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,7 +20,6 @@ from kernels.operators.base import (
     Estimate,
     Planned,
     Shape,
-    Words,
     exact,
     positive,
 )
@@ -39,39 +40,52 @@ class OneInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TwoInputs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The inputs a and b: of one shape, or b a vector along the last axis of a."""
+    """The inputs a and b, of shapes that broadcast as NumPy's and ONNX's do."""
 
     a: Shape
     b: Shape
 
 
-class _Map(ElementWise):
-    """What element-wise operators share: one pass over memory."""
+class MapEntry(Entry, frozen=True, kw_only=True):
+    """An operator of one input, without attributes, in a listing."""
 
+    inputs: OneInput
+
+
+class PairEntry(Entry, frozen=True, kw_only=True):
+    """An operator of two inputs, without attributes, in a listing."""
+
+    inputs: TwoInputs
+
+
+class Map(ElementWise):
+    """An element-wise operator of one input (x) or two (a, b); subclasses say which function."""
+
+    entry: ClassVar[type[Any]] = MapEntry
+    attributes: ClassVar[type[Any]] = NoAttributes
     input_scale = 8.0
 
     def define(self, entry: Any) -> Definition:
-        """The inputs, and y with the shape of the first."""
-        inputs = msgspec.to_builtins(entry.inputs)
+        """The inputs, and y with their broadcast shape."""
+        inputs = {name: tuple(shape) for name, shape in msgspec.to_builtins(entry.inputs).items()}
         for name, shape in inputs.items():
-            positive(f"inputs.{name}", tuple(shape))
-        shapes = [tuple(shape) for shape in inputs.values()]
-        if len(shapes) > 1 and shapes[1] not in (shapes[0], shapes[0][-1:]):
-            raise InputError(
-                f"inputs.b = {list(shapes[1])} must be the shape of a, {list(shapes[0])}, or its last axis",
-                key="inputs.b",
-            )
+            positive(f"inputs.{name}", shape)
+        try:
+            result = np.broadcast_shapes(*inputs.values())
+        except ValueError as error:
+            shapes = " and ".join(str(list(shape)) for shape in inputs.values())
+            raise InputError(f"inputs of shapes {shapes} do not broadcast", key="inputs.b") from error
         return Definition(
             attributes=msgspec.to_builtins(getattr(entry, "attributes", NoAttributes())),
             operands=tuple(
-                Tensor(name=name, shape=tuple(shape), role=Role.INPUT) for name, shape in inputs.items()
+                Tensor(name=name, shape=shape, role=Role.INPUT) for name, shape in inputs.items()
             ),
-            output=Tensor(name="y", shape=shapes[0], role=Role.OUTPUT),
+            output=Tensor(name="y", shape=result, role=Role.OUTPUT),
         )
 
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """One for each element."""
-        return int(np.prod(shapes["y"]))
+        return prod(shapes["y"])
 
     def plan(
         self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
@@ -80,126 +94,64 @@ class _Map(ElementWise):
         return Planned()
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
-        """Whole arrays as one row where shapes are equal, else row by row."""
+        """Loops over the outer axes, vectors along the last; axes are merged where they can be."""
         attributes = msgspec.convert(kernel.attributes, self.attributes)
-        first, *others = [o.name for o in kernel.operands if o.name in ("x", "a", "b")]
-        columns = kernel.output.shape[-1]
-        rows = kernel.output.elements // columns
-        broadcast = any(kernel.operand(name).elements != kernel.output.elements for name in others)
-        if not broadcast and not kernel.epilogue:
-            rows, columns = 1, kernel.output.elements
-        with b.loop(0, rows) as row:
+        inputs = [o for o in kernel.operands if o.name in ("x", "a", "b")]
+        axes = merged(kernel.output.shape, [o.shape for o in inputs], keep_last=bool(kernel.epilogue))
+        *outer, (columns, steps) = axes
+        with ExitStack() as loops:
+            row: Any = 0
+            starts: list[Any] = [0 for _ in inputs]
+            for extent, strides in outer:
+                index = loops.enter_context(b.loop(0, extent))
+                row = row * extent + index
+                starts = [at + index * stride for at, stride in zip(starts, strides, strict=True)]
 
             def body(column: Any, lanes: int) -> None:
-                place = row * columns + column
-                operand = None
-                for name in others:
-                    operand = b.load(b.buffers[name], column if broadcast else place, lanes)
-                value = b.let(b.load(b.buffers[first], place, lanes))
-                value = self.apply(b, attributes, value, operand)
-                b.store(b.buffers["y"], place, epilogue(value, row, column))
+                values = []
+                for operand, start, step in zip(inputs, starts, steps, strict=True):
+                    buffer = b.buffers[operand.name]
+                    if step:
+                        values.append(b.let(b.load(buffer, start + column, lanes)))
+                    else:
+                        values.append(b.let(b.splat(b.load(buffer, start, 1), lanes)))
+                value = self.apply(b, attributes, *values, *([None] if len(values) == 1 else []))
+                b.store(b.buffers["y"], row * columns + column, epilogue(value, row, column))
 
             channels.emit_map(b, columns, body)
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """The function applied to exact inputs."""
         first, *others = [arrays[name] for name in ("x", "a", "b") if name in arrays]
-        return self.apply_estimate(attributes, exact(first), others[0] if others else None)
+        if not others:
+            return self.apply_estimate(attributes, exact(first), None)
+        wide = np.broadcast_arrays(first, others[0])
+        return self.apply_estimate(attributes, exact(wide[0]), wide[1])
 
 
-class AddEntry(Entry, frozen=True, kw_only=True):
-    """An addition in a listing."""
+def merged(
+    shape: Shape, inputs: list[Shape], *, keep_last: bool = False
+) -> list[tuple[int, tuple[int, ...]]]:
+    """The fewest loops over `shape`: (extent, stride of each input), outermost first.
 
-    inputs: TwoInputs
-
-
-class Add(_Map):
-    """y = a + b; fused as `bias` (a vector along the last axis) or `add` (a residual)."""
-
-    kind = "add"
-    entry = AddEntry
-    attributes = NoAttributes
-    words: ClassVar[Words] = {"bias": {}, "add": {}}
-
-    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """One addition."""
-        return value + operand
-
-    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """One more rounding, and the operand's magnitude."""
-        addend = np.asarray(operand, dtype=np.float64)
-        return Estimate(
-            value=estimate.value + addend,
-            magnitude=np.maximum(estimate.magnitude, np.abs(estimate.value)) + np.abs(addend),
-            roundings=estimate.roundings + 1,
-        )
+    A broadcast axis has stride 0. Neighbouring axes are merged where every input runs
+    through them without a gap; the last one stays alone if `keep_last`.
+    """
+    axes: list[tuple[int, tuple[int, ...]]] = []
+    for axis, extent in enumerate(shape):
+        strides = tuple(_stride(given, axis - len(shape)) for given in inputs)
+        if extent == 1 and axis < len(shape) - 1:
+            continue
+        last = axes[-1] if axes else None
+        joins = last and all(s == t * extent for s, t in zip(last[1], strides, strict=True))
+        if last and joins and not (keep_last and axis == len(shape) - 1):
+            axes[-1] = (last[0] * extent, strides)
+        else:
+            axes.append((extent, strides))
+    return axes
 
 
-class MapEntry(Entry, frozen=True, kw_only=True):
-    """An operator of one input in a listing."""
-
-    inputs: OneInput
-
-
-class Relu(_Map):
-    """y = max(x, 0), with NaN kept."""
-
-    kind = "relu"
-    entry = MapEntry
-    attributes = NoAttributes
-    words: ClassVar[Words] = {"relu": {}}
-
-    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """Comparing this way round keeps NaN, and is one instruction on most processors."""
-        value = b.let(value)
-        zero = b.constant(0.0, b.lanes(value))
-        return b.select(value < zero, zero, value)
-
-    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """No rounding; distances do not grow."""
-        return msgspec.structs.replace(estimate, value=np.maximum(estimate.value, 0.0))
-
-
-class ClipAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The interval that results are confined to."""
-
-    minimum: float
-    maximum: float
-
-
-class ClipEntry(Entry, frozen=True, kw_only=True):
-    """A clip in a listing."""
-
-    inputs: OneInput
-    attributes: ClipAttributes
-
-
-class Clip(_Map):
-    """y = min(max(x, minimum), maximum), with NaN kept; fused as `relu6` for [0, 6]."""
-
-    kind = "clip"
-    entry = ClipEntry
-    attributes = ClipAttributes
-    words: ClassVar[Words] = {"relu6": {"minimum": 0.0, "maximum": 6.0}}
-
-    def define(self, entry: ClipEntry) -> Definition:
-        """As for every element-wise operator; the interval must not be empty."""
-        if not entry.attributes.minimum <= entry.attributes.maximum:
-            raise InputError(
-                "attributes.minimum must not exceed attributes.maximum", key="attributes.minimum"
-            )
-        return super().define(entry)
-
-    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """Two comparisons."""
-        value = b.let(value)
-        low = b.constant(attributes.minimum, b.lanes(value))
-        high = b.constant(attributes.maximum, b.lanes(value))
-        raised = b.let(b.select(value < low, low, value))
-        return b.select(raised > high, high, raised)
-
-    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """The interval's ends are rounded to float32 as in the kernel; distances do not grow."""
-        low, high = np.float32(attributes.minimum), np.float32(attributes.maximum)
-        value = np.clip(estimate.value, np.float64(low), np.float64(high))
-        return msgspec.structs.replace(estimate, value=value)
+def _stride(shape: Shape, axis: int) -> int:
+    if -axis > len(shape) or shape[axis] == 1:
+        return 0
+    return prod(shape[len(shape) + axis + 1 :])

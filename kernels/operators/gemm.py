@@ -101,9 +101,6 @@ class Gemm(Family):
             contraction.emit_packing(b, b.buffers["b"], panels, k, n, schedule.nr, (1, k))
             packed = True
 
-        def finish(value: Any, pixel: Any, column: Any) -> None:
-            b.store(b.buffers["c"], pixel * n + column, epilogue(value, pixel, column))
-
         contraction.emit(
             b,
             contraction.Product(
@@ -113,8 +110,9 @@ class Gemm(Family):
                 image=image,
                 x=b.buffers["a"],
                 w=panels,
+                y=b.buffers["c"],
                 packed=packed,
-                finish=finish,
+                epilogue=epilogue,
             ),
         )
 
@@ -133,3 +131,6 @@ def _window(m: int, k: int) -> Window:
 def _extents(attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
     m, k = shapes["a"] if attributes.transpose[0] == "n" else shapes["a"][::-1]
     return m, shapes["c"][1], k
+
+
+FAMILIES = (Gemm(),)

@@ -201,3 +201,6 @@ class GlobalAveragePool(_Average):
         """A window as large as the image."""
         _, height, width, _ = positive("inputs.x", x, rank=4)
         return WindowAttributes(kernel=(height, width))
+
+
+FAMILIES = (MaxPool(), AveragePool(), GlobalAveragePool())

@@ -94,3 +94,6 @@ class Softmax(Family):
         average = (value * -distance).sum(axis=-1, keepdims=True)
         terms = x.shape[-1] + 12
         return Estimate(value=value, magnitude=value * (terms - distance + average), roundings=1)
+
+
+FAMILIES = (Softmax(),)

@@ -16,9 +16,6 @@ import msgspec
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
 
-Finish = Callable[[Any, Any, Any], None]
-"""finish(vector, pixel, column): the epilogue and the store of one vector of results."""
-
 
 class Contraction(msgspec.Struct, frozen=True, kw_only=True):
     """The schedule: register tile `mr` x `nr`, `ku` channels loaded at once, outer loop."""
@@ -124,8 +121,9 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     image: Image
     x: Any
     w: Any
+    y: Any
     packed: bool
-    finish: Finish
+    epilogue: Any
 
 
 class Tile(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,10 +190,28 @@ def _emit_tile(b: Any, product: Product, tile: Tile) -> None:
                 with b.loop(begin + whole * ku, end) as q:
                     _step(b, product, tile, accumulators, rows, origin, depth, q, 1)
 
+    _finish_tile(b, product, tile, accumulators)
+
+
+def _finish_tile(b: Any, product: Product, tile: Tile, accumulators: Any) -> None:
+    """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once."""
+    window = product.window
+    vectors = pieces(tile.width, b.cpu.lanes)
+    first = (tile.batch * window.out_h + tile.line) * window.out_w + tile.first
+    heavy = product.epilogue.heavy
     for row in range(tile.run.rows):
         for number, (offset, _) in enumerate(vectors):
-            output = (tile.batch * window.out_h + tile.line) * window.out_w + tile.first + row
-            product.finish(accumulators[row * len(vectors) + number], output, tile.column + offset)
+            column = tile.column + offset
+            value = accumulators[row * len(vectors) + number]
+            value = value if heavy else product.epilogue(value, first + row, column)
+            b.store(product.y, (first + row) * product.columns + column, value)
+    if heavy:
+        with b.loop(0, tile.run.rows) as row:
+            for offset, width in vectors:
+                column = tile.column + offset
+                place = (first + row) * product.columns + column
+                value = product.epilogue(b.load(product.y, place, width), first + row, column)
+                b.store(product.y, place, value)
 
 
 def _step(

@@ -21,6 +21,7 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _convolutions()
     yield from _windows()
     yield from _maps()
+    yield from _functions()
 
 
 def _gemms() -> Iterator[tuple[str, str]]:
@@ -98,3 +99,43 @@ def _maps() -> Iterator[tuple[str, str]]:
         yield "add", f'op = "add"\ninputs = {{ a = [2, {size}], b = [2, {size}] }}\nfuse = ["relu"]'
         yield "add_row", f'op = "add"\ninputs = {{ a = [3, {size}], b = [{size}] }}'
     yield "clip", ('op = "clip"\ninputs = { x = [5, 33] }\nattributes = { minimum = -1.5, maximum = 2.25 }')
+
+
+UNARY = (
+    "exp",
+    "log",
+    "tanh",
+    "erf",
+    "sigmoid",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "hard_sigmoid",
+    "hard_swish",
+    "elu",
+    "sqrt",
+    "negative",
+    "absolute",
+    "floor",
+    "ceil",
+    "round",
+    "leaky_relu",
+)
+
+
+def _functions() -> Iterator[tuple[str, str]]:
+    for name in UNARY:
+        yield name, f'op = "{name}"\ninputs = {{ x = [4111] }}'
+    for name in ("tanh", "erf", "sigmoid", "gelu", "silu", "hard_swish", "elu"):
+        yield f"gemm_{name}", f'op = "gemm"\nm = 3\nn = 13\nk = 5\nfuse = ["bias", "{name}"]'
+    shapes = [
+        ([3, 5, 7], [3, 5, 7]),
+        ([2, 3, 33], [33]),
+        ([4, 1, 9], [5, 1]),
+        ([6, 5], [6, 1]),
+        ([1], [2, 9]),
+    ]
+    names = ("add", "sub", "mul", "div", "maximum", "minimum", "pow")
+    for number, (a, b) in enumerate(shapes):
+        for name in names[number % 2 :: 2] if number else names:
+            yield name, f'op = "{name}"\ninputs = {{ a = {a}, b = {b} }}'

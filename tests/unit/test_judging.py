@@ -28,7 +28,7 @@ def kernel_of(folder: Path, body: str) -> Kernel:
 def test_convolution_is_the_sum_of_its_definition(tmp_path: Path) -> None:
     body = conv("filters = 2, kernel = [3, 2], stride = [2, 1], padding = [1, 0, 2, 1]", "[2, 5, 4, 3]")
     kernel = kernel_of(tmp_path, body)
-    arrays = check.make_inputs(kernel)
+    arrays = check.make_inputs(kernel, TARGET)
     x, w = arrays["x"].astype(float), arrays["w"].astype(float)
     result = check.reference(kernel, arrays).value
     assert result.shape == (2, 3, 4, 2)
@@ -44,7 +44,7 @@ def test_convolution_is_the_sum_of_its_definition(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transpose", ["nn", "nt", "tn", "tt"])
 def test_a_matrix_product_is_the_sum_of_its_definition(tmp_path: Path, transpose: str) -> None:
     kernel = kernel_of(tmp_path, gemm(transpose=f'"{transpose}"', fuse='["bias", "relu"]'))
-    arrays = check.make_inputs(kernel)
+    arrays = check.make_inputs(kernel, TARGET)
     a = arrays["a"].T if transpose[0] == "t" else arrays["a"]
     b = arrays["b"].T if transpose[1] == "t" else arrays["b"]
     for i, j in np.ndindex(2, 3):
@@ -77,7 +77,7 @@ def rounded(kernel: Kernel, arrays: dict[str, Any]) -> np.ndarray:
 
 def test_the_judge_accepts_the_rounded_reference_and_names_one_wrong_element(tmp_path: Path) -> None:
     kernel = kernel_of(tmp_path, conv("filters = 4, kernel = [3, 3]") + 'fuse = ["bias"]\n')
-    arrays = check.make_inputs(kernel)
+    arrays = check.make_inputs(kernel, TARGET)
     output = rounded(kernel, arrays)
     assert check.judge(kernel, arrays, output.tobytes(), TARGET).passed
     output[0, 2, 3, 1] += 1e-3
@@ -90,7 +90,7 @@ def test_the_judge_accepts_the_rounded_reference_and_names_one_wrong_element(tmp
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_judge_accepts_no_nan_and_no_infinity_for_a_number(tmp_path: Path, value: float) -> None:
     kernel = kernel_of(tmp_path, gemm())
-    arrays = check.make_inputs(kernel)
+    arrays = check.make_inputs(kernel, TARGET)
     output = rounded(kernel, arrays)
     output[1, 1] = value
     assert not check.judge(kernel, arrays, output.tobytes(), TARGET).passed
@@ -98,14 +98,14 @@ def test_the_judge_accepts_no_nan_and_no_infinity_for_a_number(tmp_path: Path, v
 
 def test_the_judge_accepts_no_output_of_another_size(tmp_path: Path) -> None:
     kernel = kernel_of(tmp_path, gemm())
-    verdict = check.judge(kernel, check.make_inputs(kernel), b"", TARGET)
+    verdict = check.judge(kernel, check.make_inputs(kernel, TARGET), b"", TARGET)
     assert not verdict.passed
     assert "0 bytes of output instead of 24" in verdict.reason
 
 
 def test_a_missing_term_of_a_long_sum_is_over_the_bound(tmp_path: Path) -> None:
     kernel = kernel_of(tmp_path, gemm(m="1", n="200", k="4608"))
-    arrays = check.make_inputs(kernel)
+    arrays = check.make_inputs(kernel, TARGET)
     output = rounded(kernel, arrays)
     estimate = check.reference(kernel, arrays)
     bound = estimate.bound(flushes_subnormals=False)

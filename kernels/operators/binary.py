@@ -1,0 +1,155 @@
+"""Element-wise arithmetic of two tensors, with broadcasting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.operators.base import Array, Estimate, fused_as
+from kernels.operators.elementary import absolute, exp, log
+from kernels.operators.elementwise import Map, PairEntry
+
+
+class Add(Map):
+    """y = a + b; fused as `bias` (a vector along the last axis) or `add` (a residual)."""
+
+    kind = "add"
+    entry = PairEntry
+    words = fused_as(bias={}, add={})
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """One addition."""
+        return value + operand
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """One more rounding, and the operand's magnitude."""
+        addend = np.asarray(operand, dtype=np.float64)
+        return Estimate(
+            value=estimate.value + addend,
+            magnitude=np.maximum(estimate.magnitude, np.abs(estimate.value)) + np.abs(addend),
+            roundings=estimate.roundings + 1,
+            extra=estimate.extra,
+        )
+
+
+class _Alone(Map):
+    """An operator of two inputs that is not fused."""
+
+    entry = PairEntry
+    words = fused_as()
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The function in float64."""
+        raise NotImplementedError
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """One correctly rounded operation on exact inputs."""
+        with np.errstate(all="ignore"):
+            value = self.exact(estimate.value, np.asarray(operand, dtype=np.float64))
+        return Estimate(value=value, magnitude=np.abs(value), roundings=1)
+
+
+class Sub(_Alone):
+    """y = a - b."""
+
+    kind = "sub"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """One subtraction."""
+        return value - operand
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The difference."""
+        return a - b
+
+
+class Mul(_Alone):
+    """y = a b."""
+
+    kind = "mul"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """One product."""
+        return value * operand
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The product."""
+        return a * b
+
+
+class Div(_Alone):
+    """y = a / b, as IEEE 754 says: infinities for division by zero."""
+
+    kind = "div"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """One quotient."""
+        return value / operand
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The quotient."""
+        return a / b
+
+
+class Maximum(_Alone):
+    """y = max(a, b); NaN if either is."""
+
+    kind = "maximum"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """A comparison keeps the first operand's NaN, another one the second's."""
+        larger = b.let(b.select(operand > value, operand, value))
+        return b.select(operand != operand, operand, larger)  # noqa: PLR0124 - true for NaN alone
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The larger of the two."""
+        return np.maximum(a, b)
+
+
+class Minimum(_Alone):
+    """y = min(a, b); NaN if either is."""
+
+    kind = "minimum"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """A comparison keeps the first operand's NaN, another one the second's."""
+        smaller = b.let(b.select(operand < value, operand, value))
+        return b.select(operand != operand, operand, smaller)  # noqa: PLR0124 - true for NaN alone
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The smaller of the two."""
+        return np.minimum(a, b)
+
+
+class Pow(_Alone):
+    """y = a^b by exp(b ln a), for a >= 0; NaN for a below zero.
+
+    The relative error is at most u (6 + 6 |b ln a|), for each rounding of b ln a is
+    multiplied by the exponential's growth.
+    """
+
+    kind = "pow"
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """Anything to the power of zero is one, and one to any power."""
+        lanes = b.lanes(value)
+        one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
+        power = exp(b, b.let(operand * log(b, value)))
+        power = b.let(b.select(operand == zero, one, power))
+        return b.select(absolute(b, value) == one, b.select(value > zero, one, power), power)
+
+    def exact(self, a: Array, b: Array) -> Array:
+        """The power, of a number that is not negative."""
+        return np.where((a < 0) & (b != 0), np.nan, np.power(a, b))
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """The error grows with the logarithm of the result."""
+        exponent = np.asarray(operand, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            value = self.exact(estimate.value, exponent)
+            growth = np.nan_to_num(np.abs(exponent * np.log(np.abs(estimate.value))), posinf=0.0)
+        return Estimate(value=value, magnitude=np.abs(value) * (6 + 6 * growth), roundings=1)
+
+
+FAMILIES = (Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Pow())

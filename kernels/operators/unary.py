@@ -1,0 +1,245 @@
+"""Element-wise functions of one tensor, each with the error that it states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kernels.errors import InputError
+from kernels.operators import elementary
+from kernels.operators.base import Array, Definition, Entry, Estimate, fused_as
+from kernels.operators.elementwise import Map, OneInput
+
+_ERF = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class Function(Map):
+    """y = f(x) within `ulps` units in the last place, plus `relative` u |x|.
+
+    `lipschitz` bounds |f'|: it carries the error of an input that is not exact.
+    """
+
+    special_inputs = True
+    heavy = True
+
+    def __init__(
+        self,
+        kind: str,
+        emit: Callable[[Any, Any], Any],
+        exact: Callable[[Array], Array],
+        *,
+        ulps: float,
+        relative: float = 0.0,
+        lipschitz: float | None = None,
+        scaled: bool = False,
+    ) -> None:
+        """A function that is fused by its own name if its slope is bounded.
+
+        `scaled`: its last step multiplies something that may be subnormal by x.
+        """
+        self.kind = kind
+        self.words = {kind: {}} if lipschitz is not None else {}
+        self._emit, self._exact = emit, exact
+        self._ulps, self._relative, self._lipschitz = ulps, relative, lipschitz or 0.0
+        self._scaled = scaled
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """The function on one vector."""
+        return self._emit(b, b.let(value))
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """The function's own error, and its input's as far as it passes it on."""
+        with np.errstate(all="ignore"):
+            value = self._exact(estimate.value)
+            size = np.nan_to_num(np.abs(estimate.value), posinf=0.0)
+        own = self._ulps * ulp(value) + self._relative * 2.0**-24 * size + self._scaled * 2.0**-148 * size
+        return Estimate(
+            value=value,
+            magnitude=self._lipschitz * estimate.magnitude,
+            roundings=max(1, estimate.roundings),
+            extra=self._lipschitz * estimate.extra + own,
+        )
+
+
+def ulp(value: Array) -> Array:
+    """The unit in the last place of float32 at each value; 2^-149 below the normal range."""
+    _, exponent = np.frexp(np.nan_to_num(value, posinf=0.0, neginf=0.0))
+    unit: Array = np.ldexp(1.0, np.maximum(exponent - 24, -149))
+    return unit
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def _gelu(b: Any, x: Any) -> Any:
+    lanes = b.lanes(x)
+    bell = elementary.erf(b, b.let(x * b.constant(math.sqrt(0.5), lanes)))
+    return b.let(x * b.constant(0.5, lanes)) * (b.constant(1.0, lanes) + bell)
+
+
+def _gelu_tanh(b: Any, x: Any) -> Any:
+    lanes = b.lanes(x)
+    cubic = b.fma(b.let(x * x), b.let(x * b.constant(0.044715, lanes)), x)
+    inner = b.let(cubic * b.constant(math.sqrt(2.0 / math.pi), lanes))
+    return b.let(x * b.constant(0.5, lanes)) * (b.constant(1.0, lanes) + elementary.tanh(b, inner))
+
+
+def _gelu_tanh_exact(x: Array) -> Array:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _hard_sigmoid(b: Any, x: Any) -> Any:
+    lanes = b.lanes(x)
+    return elementary.clamped(
+        b, b.let(b.fma(x, b.constant(1.0 / 6.0, lanes), b.constant(0.5, lanes))), 0.0, 1.0
+    )
+
+
+def _relu(b: Any, x: Any) -> Any:
+    zero = b.constant(0.0, b.lanes(x))
+    return b.select(
+        x < zero, zero, x
+    )  # this way round keeps NaN, and is one instruction on most processors
+
+
+def _negative(b: Any, x: Any) -> Any:
+    return b.as_float(b.as_int(x) ^ b.integer(-0x80000000, b.lanes(x)))
+
+
+def _elu(b: Any, x: Any) -> Any:
+    lanes = b.lanes(x)
+    zero = b.constant(0.0, lanes)
+    below = elementary.expm1(b, b.let(b.select(x < zero, x, zero)))
+    return b.select(x < zero, below, x)
+
+
+class ClipAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The interval that results are confined to."""
+
+    minimum: float
+    maximum: float
+
+
+class ClipEntry(Entry, frozen=True, kw_only=True):
+    """A clip in a listing."""
+
+    inputs: OneInput
+    attributes: ClipAttributes
+
+
+class Clip(Map):
+    """y = min(max(x, minimum), maximum), with NaN kept; fused as `relu6` for [0, 6]."""
+
+    kind = "clip"
+    entry = ClipEntry
+    attributes = ClipAttributes
+    words = fused_as(relu6={"minimum": 0.0, "maximum": 6.0})
+
+    def define(self, entry: ClipEntry) -> Definition:
+        """As for every element-wise operator; the interval must not be empty."""
+        if not entry.attributes.minimum <= entry.attributes.maximum:
+            raise InputError(
+                "attributes.minimum must not exceed attributes.maximum", key="attributes.minimum"
+            )
+        return super().define(entry)
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """Two comparisons."""
+        return elementary.clamped(b, b.let(value), attributes.minimum, attributes.maximum)
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """The interval's ends are rounded to float32 as in the kernel; distances do not grow."""
+        low, high = np.float32(attributes.minimum), np.float32(attributes.maximum)
+        value = np.clip(estimate.value, np.float64(low), np.float64(high))
+        return msgspec.structs.replace(estimate, value=value)
+
+
+class SlopeAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The slope below zero."""
+
+    alpha: float = 0.01
+
+
+class SlopeEntry(Entry, frozen=True, kw_only=True):
+    """A leaky ReLU in a listing."""
+
+    inputs: OneInput
+    attributes: SlopeAttributes = SlopeAttributes()
+
+
+class LeakyRelu(Map):
+    """y = x, or alpha x below zero."""
+
+    kind = "leaky_relu"
+    entry = SlopeEntry
+    attributes = SlopeAttributes
+    words = fused_as()
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """A product and a comparison."""
+        value = b.let(value)
+        lanes = b.lanes(value)
+        return b.select(value < b.constant(0.0, lanes), value * b.constant(attributes.alpha, lanes), value)
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """One rounding, on an exact input."""
+        x = estimate.value
+        value = np.where(x < 0, x * np.float64(np.float32(attributes.alpha)), x)
+        return Estimate(value=value, magnitude=np.abs(value), roundings=1)
+
+
+FAMILIES = (
+    Clip(),
+    LeakyRelu(),
+    Function("relu", _relu, lambda x: np.maximum(x, 0.0), ulps=0, lipschitz=1.0),
+    Function("exp", elementary.exp, np.exp, ulps=2),
+    Function("log", elementary.log, np.log, ulps=2),
+    Function("tanh", elementary.tanh, np.tanh, ulps=2, lipschitz=1.0),
+    Function("erf", elementary.erf, _ERF, ulps=2, lipschitz=1.13),
+    Function("sigmoid", elementary.sigmoid, _sigmoid, ulps=2, lipschitz=0.25),
+    Function(
+        "gelu",
+        _gelu,
+        lambda x: 0.5 * x * (1.0 + _ERF(x * math.sqrt(0.5))),
+        ulps=2,
+        relative=4,
+        lipschitz=1.13,
+    ),
+    Function("gelu_tanh", _gelu_tanh, _gelu_tanh_exact, ulps=2, relative=6, lipschitz=1.13),
+    Function(
+        "silu",
+        lambda b, x: x * elementary.sigmoid(b, x),
+        lambda x: np.where(np.isneginf(x), np.nan, x * _sigmoid(x)),
+        ulps=4,
+        lipschitz=1.1,
+        scaled=True,
+    ),
+    Function(
+        "hard_sigmoid",
+        _hard_sigmoid,
+        lambda x: np.clip(x / 6 + 0.5, 0.0, 1.0),
+        ulps=2,
+        relative=1,
+        lipschitz=0.17,
+    ),
+    Function(
+        "hard_swish",
+        lambda b, x: x * _hard_sigmoid(b, x),
+        lambda x: np.where(np.isneginf(x), np.nan, x * np.clip(x / 6 + 0.5, 0.0, 1.0)),
+        ulps=2,
+        relative=4,
+        lipschitz=1.5,
+    ),
+    Function("elu", _elu, lambda x: np.where(x < 0, np.expm1(x), x), ulps=3, lipschitz=1.0),
+    Function("sqrt", lambda b, x: b.sqrt(x), np.sqrt, ulps=0.5),
+    Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0),
+    Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0),
+    Function("floor", elementary.floor, np.floor, ulps=0),
+    Function("ceil", elementary.ceil, np.ceil, ulps=0),
+    Function("round", elementary.round_even, np.rint, ulps=0),
+)

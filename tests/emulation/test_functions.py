@@ -1,0 +1,76 @@
+"""Elementary functions stay within 2 units in the last place.
+
+With --everything over all 2^32 arguments (an hour); else over every 4,099th, which visits
+every exponent about four hundred times.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernels.models import read_model
+from tests.conftest import ROOT
+from toolchains.emulate import find_emulator
+from toolchains.link import compiler, zig_environment
+from toolchains.pipeline import Options, build
+from toolchains.progress import Progress
+from toolchains.target import find_target
+
+FUNCTIONS = ("exp", "log", "tanh", "erf", "sigmoid")
+LIMIT = 2.0
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory, options: Options) -> list[str]:
+    """The command that runs the functions over their arguments, on this machine if it can."""
+    folder: Path = tmp_path_factory.mktemp("functions")
+    text = 'name = "functions"\nsource = "every argument"\n'
+    for name in FUNCTIONS:
+        text += f'\n[[kernel]]\nname = "{name}"\nop = "{name}"\ninputs = {{ x = [65536] }}\n'
+    (folder / "functions.toml").write_text(text, encoding="utf-8")
+    target = find_target("x86_64")
+    build(read_model(folder / "functions.toml"), target, options, Progress())
+    library = options.build / "x86_64" / "functions"
+    command = [
+        *compiler("zig", target),
+        "-O2",
+        "-static",
+        "-fno-sanitize=all",
+        "-I",
+        str(library),
+        str(ROOT / "tests" / "emulation" / "exhaustive.c"),
+        str(library / "libfunctions.a"),
+        "-lm",
+        "-o",
+        "exhaustive",
+    ]
+    subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    if platform.machine() == "x86_64" and " avx2 " in flags and " fma " in flags:
+        return [str(folder / "exhaustive")]
+    emulator = find_emulator(target.qemu.binary)
+    assert emulator is not None
+    return [str(emulator), "-cpu", target.qemu.cpus[0], str(folder / "exhaustive")]
+
+
+def errors(command: list[str], stride: int) -> dict[str, float]:
+    """The largest error of each function, in units in the last place."""
+    done = subprocess.run([*command, str(stride)], check=True, capture_output=True, text=True)
+    return {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
+
+
+def test_a_sample_of_all_arguments(program: list[str]) -> None:
+    found = errors(program, 4099)
+    assert set(found) == set(FUNCTIONS)
+    assert {name: error for name, error in found.items() if error > LIMIT} == {}
+
+
+@pytest.mark.everything
+def test_every_argument(program: list[str]) -> None:
+    found = errors(program, 1)
+    assert set(found) == set(FUNCTIONS)
+    assert {name: error for name, error in found.items() if error > LIMIT} == {}
