@@ -117,8 +117,11 @@ def exp(b: Any, x: Any) -> Any:
     n = nearest(b, b.let(x * b.constant(LOG2_E, lanes)))
     r = b.let(b.fma(n, b.constant(-LN2_HIGH, lanes), x))
     r = b.let(b.fma(n, b.constant(-LN2_LOW, lanes), r))
-    terms = polynomial(b, r, EXP_TERMS)
-    value = b.let(b.fma(terms, b.let(r * r), r) + b.constant(1.0, lanes))
+    # 1 + r is kept in two parts (Dekker, 1971), for what it loses is most of the error.
+    one = b.constant(1.0, lanes)
+    near = b.let(one + r)
+    lost = b.let(r - b.let(near - one))
+    value = b.let(near + b.fma(polynomial(b, r, EXP_TERMS), b.let(r * r), lost))
     half = nearest(b, b.let(n * b.constant(0.5, lanes)))
     return b.let(value * _power_of_two(b, half) * _power_of_two(b, b.let(n - half)))
 
@@ -200,13 +203,46 @@ def erf(b: Any, x: Any) -> Any:
 
 
 def sigmoid(b: Any, x: Any) -> Any:
-    """1 / (1 + e^-x) within 2 units in the last place, from e^-|x|, which cannot overflow."""
+    """1 / (1 + e^-x) within 2 units in the last place, from e^-|x|, which cannot overflow.
+
+    What the sum and the quotient lose in rounding is put back by one Newton step.
+    """
     x = b.let(x)
     lanes = b.lanes(x)
-    one = b.constant(1.0, lanes)
-    power = exp(b, b.let(b.constant(0.0, lanes) - absolute(b, x)))
-    numerator = b.let(b.select(x < b.constant(0.0, lanes), power, one))
-    return b.let(numerator / (one + power))
+    one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
+    power = exp(b, b.let(zero - absolute(b, x)))
+    total = b.let(one + power)
+    lost = b.let(power - b.let(total - one))
+    numerator = b.let(b.select(x < zero, power, one))
+    reciprocal = b.let(one / total)
+    quotient = b.let(numerator * reciprocal)
+    rest = b.let(residue(b, quotient, total, numerator) - quotient * lost)
+    return b.let(b.fma(rest, reciprocal, quotient))
+
+
+def residue(b: Any, p: Any, q: Any, r: Any) -> Any:
+    """r - p q with one rounding, where p q is close to r.
+
+    Without a fused multiply-add the product's own error is found by splitting its factors
+    (Dekker, "A floating-point technique for extending the available precision", 1971).
+    """
+    lanes = b.lanes(p)
+    if b.cpu.fma:
+        return b.let(b.fma(b.let(b.constant(0.0, lanes) - p), q, r))
+    (p_high, p_low), (q_high, q_low) = _split(b, p), _split(b, q)
+    product = b.let(p * q)
+    error = b.let(b.let(p_high * q_high) - product)
+    error = b.let(error + p_high * q_low)
+    error = b.let(error + p_low * q_high)
+    error = b.let(error + p_low * q_low)
+    return b.let(b.let(r - product) - error)
+
+
+def _split(b: Any, x: Any) -> tuple[Any, Any]:
+    """x in two parts of 12 bits: x = high + low, without error."""
+    big = b.let(x * b.constant(4097.0, b.lanes(x)))
+    high = b.let(big - b.let(big - x))
+    return high, b.let(x - high)
 
 
 def floor(b: Any, x: Any) -> Any:
