@@ -19,11 +19,13 @@ class ElementType(StrEnum):
     """Element types by ONNX's names."""
 
     FLOAT32 = "float32"
+    INT32 = "int32"
+    INT64 = "int64"
 
     @property
     def bytes(self) -> int:
         """Size of one element in bytes."""
-        return 4
+        return 8 if self is ElementType.INT64 else 4
 
 
 class Role(StrEnum):

@@ -64,7 +64,7 @@ class Builder:
             with T.Assert(self._usable(checks), "unusable pointer"):
                 pass
             for operand, (name, pointer, _) in zip(kernel.operands, pointers, strict=True):
-                self.buffers[name] = self._declare(pointer, operand.elements)
+                self.buffers[name] = self._declare(pointer, operand.elements, operand.dtype.value)
             if kernel.arena_bytes:
                 self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
             body(self)
@@ -72,8 +72,8 @@ class Builder:
         return ir.get()
 
     @staticmethod
-    def _declare(pointer: Value, elements: int) -> Buffer:
-        return Buffer(T.decl_buffer((elements,), "float32", data=pointer))
+    def _declare(pointer: Value, elements: int, dtype: str = "float32") -> Buffer:
+        return Buffer(T.decl_buffer((elements,), dtype, data=pointer))
 
     def _usable(self, checks: list[tuple[Value, int]]) -> Value:
         """No address is null, nor has a bit set below its alignment."""
@@ -108,6 +108,14 @@ class Builder:
     def splat(self, value: Value, lanes: int) -> Value:
         """A scalar copied to every lane."""
         return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+    def as_index(self, value: Value) -> Value:
+        """An integer element as an index expression."""
+        return tirx.Cast(self.index_type, value)
+
+    def quotient(self, a: Any, b: int) -> Value:
+        """A / b for an index expression that is not negative, rounded down."""
+        return tirx.truncdiv(self.index(a), self.index(b))
 
     def float_of(self, value: Any) -> Value:
         """An integer index converted to a float32 scalar."""

@@ -7,7 +7,7 @@ import textwrap
 from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand, Plan
 from toolchains.target import Target
 
-TYPES = {"float32": "float"}
+TYPES = {"float32": "float", "int32": "int32_t", "int64": "int64_t"}
 
 
 def header(plan: Plan, target: Target, version: str) -> str:

@@ -93,6 +93,8 @@ def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
     if entry.count < 1:
         raise InputError(f"count = {entry.count} must be positive", key="count")
     definition = family.define(entry)
+    if entry.fuse and not family.fuses:
+        raise InputError(f"nothing can be fused into {entry.op}", key="fuse")
     tensors = (*definition.operands, definition.output)
     total = sum(tensor.bytes for tensor in tensors)
     if total > LARGEST_KERNEL:

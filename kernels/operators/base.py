@@ -99,6 +99,8 @@ class Family(abc.ABC):
     attributes: ClassVar[type[Any]]
     input_scale: ClassVar[float] = 1.0
     """Checks draw inputs from [-input_scale, input_scale)."""
+    fuses: ClassVar[bool] = True
+    """Whether other operators may be fused into its epilogue."""
     special_inputs: ClassVar[bool] = False
     """Checks also draw from all exponents, and begin with zeros, infinities and NaN."""
 

@@ -181,10 +181,10 @@ def tanh(b: Any, x: Any) -> Any:
     lanes = b.lanes(x)
     size = absolute(b, x)
     square = b.let(x * x)
-    small = b.let(b.fma(b.let(polynomial(b, square, TANH_TERMS) * square), x, x))
+    small = b.let(b.fma(b.let(polynomial(b, square, TANH_TERMS) * square), size, size))
     one, two = b.constant(1.0, lanes), b.constant(2.0, lanes)
     large = b.let(one - two / (exp(b, size + size) + one))
-    return b.let(b.select(size < b.constant(TANH_SMALL, lanes), small, with_sign_of(b, large, x)))
+    return with_sign_of(b, b.let(b.select(size < b.constant(TANH_SMALL, lanes), small, large)), x)
 
 
 def erf(b: Any, x: Any) -> Any:
@@ -195,11 +195,11 @@ def erf(b: Any, x: Any) -> Any:
     x = b.let(x)
     lanes = b.lanes(x)
     size = absolute(b, x)
-    small = b.let(b.fma(polynomial(b, b.let(x * x), ERF_TERMS), x, x))
+    small = b.let(b.fma(polynomial(b, b.let(x * x), ERF_TERMS), size, size))
     limit = b.constant(ERF_LARGEST, lanes)
     bounded = b.let(b.select(size > limit, limit, size))
     large = b.let(b.constant(1.0, lanes) - exp(b, polynomial(b, bounded, ERFC_TERMS)))
-    return b.let(b.select(size < b.constant(ERF_SMALL, lanes), small, with_sign_of(b, large, x)))
+    return with_sign_of(b, b.let(b.select(size < b.constant(ERF_SMALL, lanes), small, large)), x)
 
 
 def sigmoid(b: Any, x: Any) -> Any:
@@ -221,7 +221,7 @@ def sigmoid(b: Any, x: Any) -> Any:
 
 
 def residue(b: Any, p: Any, q: Any, r: Any) -> Any:
-    """r - p q with one rounding, where p q is close to r.
+    """R - p q with one rounding, where p q is close to r.
 
     Without a fused multiply-add the product's own error is found by splitting its factors
     (Dekker, "A floating-point technique for extending the available precision", 1971).
@@ -239,7 +239,7 @@ def residue(b: Any, p: Any, q: Any, r: Any) -> Any:
 
 
 def _split(b: Any, x: Any) -> tuple[Any, Any]:
-    """x in two parts of 12 bits: x = high + low, without error."""
+    """X in two parts of 12 bits: x = high + low, without error."""
     big = b.let(x * b.constant(4097.0, b.lanes(x)))
     high = b.let(big - b.let(big - x))
     return high, b.let(x - high)

@@ -196,7 +196,7 @@ class LeakyRelu(Map):
 FAMILIES = (
     Clip(),
     LeakyRelu(),
-    Function("relu", _relu, lambda x: np.maximum(x, 0.0), ulps=0, lipschitz=1.0),
+    Function("relu", _relu, lambda x: np.where(x < 0, 0.0, x), ulps=0, lipschitz=1.0),
     Function("exp", elementary.exp, np.exp, ulps=2),
     Function("log", elementary.log, np.log, ulps=2),
     Function("tanh", elementary.tanh, np.tanh, ulps=2, lipschitz=1.0),

@@ -22,6 +22,8 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _windows()
     yield from _maps()
     yield from _functions()
+    yield from _rows()
+    yield from _movements()
 
 
 def _gemms() -> Iterator[tuple[str, str]]:
@@ -139,3 +141,82 @@ def _functions() -> Iterator[tuple[str, str]]:
     for number, (a, b) in enumerate(shapes):
         for name in names[number % 2 :: 2] if number else names:
             yield name, f'op = "{name}"\ninputs = {{ a = {a}, b = {b} }}'
+
+
+def _rows() -> Iterator[tuple[str, str]]:
+    for shape, axis in (([3, 5, 7], 1), ([2, 9, 33], 0), ([4, 31], -1), ([2, 3, 4, 1], 1)):
+        for name in ("softmax", "log_softmax"):
+            yield name, f'op = "{name}"\ninputs = {{ x = {shape} }}\nattributes = {{ axis = {axis} }}'
+    for number, name in enumerate(("sum", "mean", "max", "min", "prod", "l2")):
+        tables = (
+            ([5, 7, 9], [-1]),
+            ([3, 4, 33], [1]),
+            ([2, 31, 8], [0, 2]),
+            ([6, 5], [0, 1]),
+            ([2, 3, 4, 5], [1, 2]),
+        )
+        for shape, axes in tables[number % 2 :]:
+            keep = "true" if number % 2 else "false"
+            yield (
+                f"reduce_{name}",
+                (
+                    f'op = "reduce_{name}"\ninputs = {{ x = {shape} }}\nattributes = {{ axes = {axes}, keepdims = {keep} }}'
+                ),
+            )
+    for columns in (1, 7, 33, 129):
+        shape = f"inputs = {{ x = [3, {columns}] }}"
+        yield "layer_norm", f'op = "layer_norm"\n{shape}'
+        yield "rms_norm", f'op = "rms_norm"\n{shape}\nattributes = {{ epsilon = 1e-3 }}'
+        yield "batch_norm", f'op = "batch_norm"\n{shape}\nfuse = ["relu"]'
+    for shape, groups in (([2, 3, 5, 12], 4), ([1, 4, 4, 9], 9), ([2, 6, 33], 1), ([1, 2, 2, 34], 2)):
+        yield (
+            "group_norm",
+            f'op = "group_norm"\ninputs = {{ x = {shape} }}\nattributes = {{ groups = {groups} }}',
+        )
+
+
+def _movements() -> Iterator[tuple[str, str]]:
+    for shape, permute in (([2, 7, 5, 3], [0, 3, 1, 2]), ([9, 33], [1, 0]), ([2, 3, 4, 8], [0, 2, 1, 3])):
+        yield (
+            "transpose",
+            (f'op = "transpose"\ninputs = {{ x = {shape} }}\nattributes = {{ permute = {permute} }}'),
+        )
+    for shape, starts, ends, steps in (
+        ([7, 33], [1, 0], [6, 33], [1, 1]),
+        ([5, 9, 31], [0, 2, 3], [5, 9, 30], [2, 3, 1]),
+        ([129], [7], [127], [2]),
+    ):
+        yield (
+            "slice",
+            (
+                f'op = "slice"\ninputs = {{ x = {shape} }}\n'
+                f"attributes = {{ starts = {starts}, ends = {ends}, steps = {steps} }}"
+            ),
+        )
+    for shape, before, after in (([3, 31], [1, 0], [0, 2]), ([2, 3, 4, 7], [0, 1, 2, 0], [0, 1, 0, 0])):
+        yield (
+            "pad",
+            (
+                f'op = "pad"\ninputs = {{ x = {shape} }}\n'
+                f"attributes = {{ before = {before}, after = {after}, value = 1.5 }}"
+            ),
+        )
+    for shapes, axis in (([[2, 3, 7], [2, 3, 8], [2, 3, 1]], -1), ([[1, 9], [4, 9]], 0)):
+        yield "concat", f'op = "concat"\ninputs = {shapes}\nattributes = {{ axis = {axis} }}'
+    for name, kind in (("gather", "int32"), ("gather", "int64"), ("embedding", "int64")):
+        yield (
+            name,
+            (
+                f'op = "{name}"\ninputs = {{ table = [7, 3, 11], indices = [4, 9] }}\n'
+                f'attributes = {{ index_type = "{kind}" }}'
+            ),
+        )
+    for mode in ("nearest", "bilinear"):
+        for size in ([9, 14], [3, 5], [7, 8]):
+            yield (
+                f"resize_{mode}",
+                (
+                    f'op = "resize"\ninputs = {{ x = [2, 5, 7, 9] }}\n'
+                    f'attributes = {{ size = {size}, mode = "{mode}" }}\nfuse = ["bias"]'
+                ),
+            )

@@ -10,7 +10,7 @@
 #include "table.h"
 
 #define GUARD 0xA5
-#define ELEMENT_BYTES 4
+#define ELEMENT_BYTES 8 /* of the largest element */
 
 void *memcpy(void *restrict to, const void *restrict from, unsigned long size)
 {

@@ -1,0 +1,370 @@
+"""Moving elements without arithmetic: transposition, slicing, concatenation, padding, gathering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from kernels.errors import InputError
+from kernels.operators.base import (
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    exact,
+    positive,
+)
+from kernels.operators.elementwise import OneInput
+from kernels.operators.reduction import normalized
+from kernels.plan import Kernel, Operand
+from kernels.program import ElementType, Role, Tensor
+from kernels.schedules.channels import emit_map
+from kernels.schedules.copying import emit_copy
+from toolchains.target import CPU
+
+
+def strides_of(shape: Shape) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+class Movement(Family):
+    """What all share: no arithmetic, so that results are exact."""
+
+    fuses = False
+    special_inputs = True
+
+    def result(self, attributes: Any, shapes: list[Shape]) -> Shape:
+        """The output's shape; InputError where attributes and shapes do not fit."""
+        raise NotImplementedError
+
+    def define(self, entry: Any) -> Definition:
+        """The input x and the output y."""
+        shape = positive("inputs.x", entry.inputs.x)
+        return Definition(
+            attributes=msgspec.to_builtins(entry.attributes),
+            operands=(Tensor(name="x", shape=shape, role=Role.INPUT),),
+            output=Tensor(name="y", shape=self.result(entry.attributes, [shape]), role=Role.OUTPUT),
+        )
+
+    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+        """None."""
+        return 0
+
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
+        """Nothing to decide."""
+        return Planned()
+
+
+class TransposeAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`permute` names for each axis of y the axis of x that it is."""
+
+    permute: tuple[int, ...]
+
+
+class TransposeEntry(Entry, frozen=True, kw_only=True):
+    """A transposition in a listing."""
+
+    inputs: OneInput
+    attributes: TransposeAttributes
+
+
+class Transpose(Movement):
+    """The axes of x in another order; [0, 3, 1, 2] takes NHWC to NCHW."""
+
+    kind = "transpose"
+    entry = TransposeEntry
+    attributes = TransposeAttributes
+
+    def result(self, attributes: TransposeAttributes, shapes: list[Shape]) -> Shape:
+        """The permuted shape."""
+        (shape,) = shapes
+        if sorted(attributes.permute) != list(range(len(shape))):
+            raise InputError(
+                f"attributes.permute = {list(attributes.permute)} is no permutation of {len(shape)} axes",
+                key="attributes.permute",
+            )
+        return tuple(shape[axis] for axis in attributes.permute)
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """One copy."""
+        attributes = msgspec.convert(kernel.attributes, TransposeAttributes)
+        shape, source = kernel.output.shape, strides_of(kernel.operand("x").shape)
+        axes = [
+            (extent, source[axis], stride)
+            for extent, axis, stride in zip(shape, attributes.permute, strides_of(shape), strict=True)
+        ]
+        emit_copy(b, (b.buffers["x"], 0), (b.buffers["y"], 0), axes)
+
+    def reference(self, attributes: TransposeAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """NumPy's."""
+        return exact(arrays["x"].transpose(attributes.permute))
+
+
+class SliceAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One number for each axis: where it starts, where it ends (exclusive), the step."""
+
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    steps: tuple[int, ...] = ()
+
+
+class SliceEntry(Entry, frozen=True, kw_only=True):
+    """A slice in a listing."""
+
+    inputs: OneInput
+    attributes: SliceAttributes
+
+
+class Slice(Movement):
+    """Every step-th element from start on, below end, along each axis."""
+
+    kind = "slice"
+    entry = SliceEntry
+    attributes = SliceAttributes
+
+    def result(self, attributes: SliceAttributes, shapes: list[Shape]) -> Shape:
+        """How many elements each axis keeps."""
+        (shape,) = shapes
+        steps = attributes.steps or (1,) * len(shape)
+        if not len(attributes.starts) == len(attributes.ends) == len(steps) == len(shape):
+            raise InputError(
+                f"starts, ends and steps need {len(shape)} numbers each", key="attributes.starts"
+            )
+        for extent, start, end, step in zip(shape, attributes.starts, attributes.ends, steps, strict=True):
+            if not 0 <= start < end <= extent or step < 1:
+                raise InputError(
+                    f"{start} to {end} by {step} does not lie in an axis of {extent}",
+                    key="attributes.starts",
+                )
+        return tuple(
+            -(-(end - start) // step)
+            for start, end, step in zip(attributes.starts, attributes.ends, steps, strict=True)
+        )
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """One copy, from the first element on."""
+        attributes = msgspec.convert(kernel.attributes, SliceAttributes)
+        shape, source = kernel.output.shape, strides_of(kernel.operand("x").shape)
+        steps = attributes.steps or (1,) * len(shape)
+        first = sum(start * stride for start, stride in zip(attributes.starts, source, strict=True))
+        axes = [
+            (extent, stride * step, end)
+            for extent, stride, step, end in zip(shape, source, steps, strides_of(shape), strict=True)
+        ]
+        emit_copy(b, (b.buffers["x"], first), (b.buffers["y"], 0), axes)
+
+    def reference(self, attributes: SliceAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """NumPy's."""
+        steps = attributes.steps or (1,) * arrays["x"].ndim
+        return exact(arrays["x"][tuple(map(slice, attributes.starts, attributes.ends, steps))])
+
+
+class PadAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many elements are put before and after each axis, and what they are."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    value: float = 0.0
+
+
+class PadEntry(Entry, frozen=True, kw_only=True):
+    """A padding in a listing."""
+
+    inputs: OneInput
+    attributes: PadAttributes
+
+
+class Pad(Movement):
+    """x within a border of a constant."""
+
+    kind = "pad"
+    entry = PadEntry
+    attributes = PadAttributes
+
+    def result(self, attributes: PadAttributes, shapes: list[Shape]) -> Shape:
+        """The larger shape."""
+        (shape,) = shapes
+        if not len(attributes.before) == len(attributes.after) == len(shape):
+            raise InputError(f"before and after need {len(shape)} numbers each", key="attributes.before")
+        if min(*attributes.before, *attributes.after) < 0:
+            raise InputError("before and after must not be negative", key="attributes.before")
+        return tuple(map(sum, zip(attributes.before, shape, attributes.after, strict=True)))
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """The constant everywhere, then x."""
+        attributes = msgspec.convert(kernel.attributes, PadAttributes)
+        y, target = b.buffers["y"], strides_of(kernel.output.shape)
+        emit_map(
+            b, kernel.output.elements, lambda at, lanes: b.store(y, at, b.constant(attributes.value, lanes))
+        )
+        shape = kernel.operand("x").shape
+        first = sum(count * stride for count, stride in zip(attributes.before, target, strict=True))
+        axes = list(zip(shape, strides_of(shape), target, strict=True))
+        emit_copy(b, (b.buffers["x"], 0), (y, first), axes)
+
+    def reference(self, attributes: PadAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """NumPy's."""
+        widths = list(zip(attributes.before, attributes.after, strict=True))
+        return exact(np.pad(arrays["x"], widths, constant_values=np.float32(attributes.value)))
+
+
+class ConcatAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The axis along which the inputs follow each other."""
+
+    axis: int = -1
+
+
+class ConcatEntry(Entry, frozen=True, kw_only=True):
+    """A concatenation in a listing; `inputs` is a list of shapes, named x0, x1, ..."""
+
+    inputs: tuple[Shape, ...]
+    attributes: ConcatAttributes = ConcatAttributes()
+
+
+class Concat(Movement):
+    """The inputs one after the other along an axis."""
+
+    kind = "concat"
+    entry = ConcatEntry
+    attributes = ConcatAttributes
+
+    def define(self, entry: ConcatEntry) -> Definition:
+        """The inputs x0, x1, ... and y."""
+        for shape in entry.inputs:
+            positive("inputs", shape)
+        return Definition(
+            attributes=msgspec.to_builtins(entry.attributes),
+            operands=tuple(
+                Tensor(name=f"x{number}", shape=shape, role=Role.INPUT)
+                for number, shape in enumerate(entry.inputs)
+            ),
+            output=Tensor(
+                name="y", shape=self.result(entry.attributes, list(entry.inputs)), role=Role.OUTPUT
+            ),
+        )
+
+    def result(self, attributes: ConcatAttributes, shapes: list[Shape]) -> Shape:
+        """The extents along the axis added up."""
+        if not shapes or len(shapes) > MOST_INPUTS:
+            raise InputError(f"concat takes 1 to {MOST_INPUTS} inputs", key="inputs")
+        (axis,) = normalized((attributes.axis,), len(shapes[0]))
+        if len({(*shape[:axis], None, *shape[axis + 1 :]) for shape in shapes}) > 1:
+            raise InputError(f"inputs may differ along axis {axis} alone", key="inputs")
+        total = sum(shape[axis] for shape in shapes)
+        return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """One copy for each input."""
+        attributes = msgspec.convert(kernel.attributes, ConcatAttributes)
+        target = strides_of(kernel.output.shape)
+        (axis,) = normalized((attributes.axis,), len(target))
+        first = 0
+        for operand in kernel.by_role("input"):
+            axes = list(zip(operand.shape, strides_of(operand.shape), target, strict=True))
+            emit_copy(b, (b.buffers[operand.name], 0), (b.buffers["y"], first), axes)
+            first += operand.shape[axis] * target[axis]
+
+    def reference(self, attributes: ConcatAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """NumPy's."""
+        parts = [arrays[f"x{number}"] for number in range(len(arrays))]
+        return exact(np.concatenate(parts, axis=attributes.axis))
+
+
+MOST_INPUTS = 12
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table, [rows, ...], and the shape of the indices."""
+
+    table: Shape
+    indices: Shape
+
+
+class GatherAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Element type of the indices."""
+
+    index_type: ElementType = ElementType.INT32
+
+
+class GatherEntry(Entry, frozen=True, kw_only=True):
+    """A gather or an embedding in a listing."""
+
+    inputs: Table
+    attributes: GatherAttributes = GatherAttributes()
+
+
+class Gather(Movement):
+    """y[i..., :] = table[indices[i...], :]; negative indices count from the end.
+
+    An index beyond the table is taken for its first or last row: nothing is read outside.
+    """
+
+    kind = "gather"
+    entry: ClassVar[type[Any]] = GatherEntry
+    attributes = GatherAttributes
+    table_role = Role.INPUT
+
+    def define(self, entry: GatherEntry) -> Definition:
+        """The indices, the table, and y."""
+        table, indices = (
+            positive("inputs.table", entry.inputs.table),
+            positive("inputs.indices", entry.inputs.indices),
+        )
+        if entry.attributes.index_type is ElementType.FLOAT32:
+            raise InputError("attributes.index_type must be int32 or int64", key="attributes.index_type")
+        return Definition(
+            attributes={"index_type": entry.attributes.index_type.value},
+            operands=(
+                Tensor(name="indices", shape=indices, role=Role.INPUT, dtype=entry.attributes.index_type),
+                Tensor(name="table", shape=table, role=self.table_role),
+            ),
+            output=Tensor(name="y", shape=(*indices, *table[1:]), role=Role.OUTPUT),
+        )
+
+    def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
+        """Indices over the whole range of small tables, some of them beyond."""
+        if operand.dtype is ElementType.FLOAT32:
+            return super().draw(generator, operand)
+        return generator.integers(-9, 9, operand.shape).astype(operand.dtype.value)
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """One copy of a row for each index."""
+        table = kernel.operand("table")
+        rows, columns = table.shape[0], prod(table.shape[1:])
+        with b.loop(0, kernel.operand("indices").elements) as number:
+            given = b.let(b.as_index(b.load(b.buffers["indices"], number, 1)))
+            row = b.select(given < b.index(0), given + rows, given)
+            row = b.let(b.minimum(b.maximum(row, 0), rows - 1))
+            emit_copy(
+                b,
+                (b.buffers["table"], row * columns),
+                (b.buffers["y"], number * columns),
+                [(columns, 1, 1)],
+            )
+
+    def reference(self, attributes: GatherAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """NumPy's, with the index wrapped and bounded."""
+        table, indices = arrays["table"], arrays["indices"]
+        rows = np.where(indices < 0, indices + len(table), indices)
+        return exact(table[np.clip(rows, 0, len(table) - 1)])
+
+
+class Embedding(Gather):
+    """A gather whose table is a weight."""
+
+    kind = "embedding"
+    table_role = Role.CONSTANT
+
+
+FAMILIES = (Transpose(), Slice(), Pad(), Concat(), Gather(), Embedding())

@@ -1,0 +1,247 @@
+"""Reductions over any axes: sum, mean, largest, smallest, product, Euclidean norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from math import prod
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kernels.errors import InputError
+from kernels.operators.base import (
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    Family,
+    Planned,
+    Shape,
+    exact,
+    positive,
+)
+from kernels.operators.elementwise import OneInput
+from kernels.plan import Kernel
+from kernels.program import Role, Tensor
+from kernels.schedules import channels
+from toolchains.target import CPU
+
+
+class AxesAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which axes are reduced (negative: from the last), and whether they stay with extent 1."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = True
+
+
+class ReduceEntry(Entry, frozen=True, kw_only=True):
+    """A reduction in a listing."""
+
+    inputs: OneInput
+    attributes: AxesAttributes
+
+
+class Reduction(Family):
+    """y = fold of x over the axes, then a final step."""
+
+    entry = ReduceEntry
+    attributes = AxesAttributes
+    fuses = False
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        initial: float,
+        fold: Callable[[Any, Any, Any], Any],
+        element: Callable[[Any, Any], Any] = lambda b, x: x,
+        final: Callable[[Any, Any, int], Any] = lambda b, x, n: x,
+        reference: Callable[[Array, tuple[int, ...], bool], Estimate],
+    ) -> None:
+        """`fold` joins two, after `element` on each; `final` gets how many there were."""
+        self.kind = kind
+        self._initial, self._fold, self._element, self._final = initial, fold, element, final
+        self._reference = reference
+
+    def define(self, entry: ReduceEntry) -> Definition:
+        """Tensors x and y."""
+        shape = positive("inputs.x", entry.inputs.x)
+        axes = normalized(entry.attributes.axes, len(shape))
+        kept = [1 if axis in axes else extent for axis, extent in enumerate(shape)]
+        if not entry.attributes.keepdims:
+            kept = [extent for axis, extent in enumerate(shape) if axis not in axes] or [1]
+        return Definition(
+            attributes=msgspec.to_builtins(entry.attributes),
+            operands=(Tensor(name="x", shape=shape, role=Role.INPUT),),
+            output=Tensor(name="y", shape=tuple(kept), role=Role.OUTPUT),
+        )
+
+    def flops(self, attributes: AxesAttributes, shapes: Mapping[str, Shape]) -> int:
+        """One for each element of the input."""
+        return prod(shapes["x"])
+
+    def plan(
+        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+    ) -> Planned:
+        """Nothing to decide."""
+        return Planned()
+
+    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
+        """Vectors along the last axis: lanes are kept apart if it is kept, joined if it is reduced."""
+        attributes = msgspec.convert(kernel.attributes, AxesAttributes)
+        shape = kernel.operand("x").shape
+        blocks = grouped(shape, normalized(attributes.axes, len(shape)))
+        count = prod(extent for extent, reduced in blocks if reduced)
+        strides = [prod(extent for extent, _ in blocks[i + 1 :]) for i in range(len(blocks))]
+        kept = [(e, s) for (e, reduced), s in zip(blocks[:-1], strides, strict=False) if not reduced]
+        folded = [(e, s) for (e, reduced), s in zip(blocks[:-1], strides, strict=False) if reduced]
+        columns, last_reduced = blocks[-1]
+
+        def store(value: Any, place: Any) -> None:
+            b.store(b.buffers["y"], place, epilogue(self._final(b, value, count), 0, place))
+
+        with ExitStack() as loops:
+            start, row = _enter(b, loops, kept)
+            if last_reduced:
+                total = b.registers([1])
+                total[0] = b.constant(self._initial, 1)
+                with ExitStack() as inner:
+                    offset, _ = _enter(b, inner, folded)
+                    total[0] = self._join(b, total[0], self._row(b, start + offset, columns))
+                store(total[0], row)
+            else:
+
+                def body(column: Any, lanes: int) -> None:
+                    accumulator = b.registers([lanes])
+                    accumulator[0] = b.constant(self._initial, lanes)
+                    with ExitStack() as inner:
+                        offset, _ = _enter(b, inner, folded)
+                        value = b.let(b.load(b.buffers["x"], start + offset + column, lanes))
+                        accumulator[0] = self._join(b, accumulator[0], self._element(b, value))
+                    store(accumulator[0], row * columns + column)
+
+                channels.emit_map(b, columns, body)
+
+    def _join(self, b: Any, total: Any, value: Any) -> Any:
+        return self._fold(b, b.let(total), b.let(value))
+
+    def _row(self, b: Any, start: Any, columns: int) -> Any:
+        return channels.emit_fold(
+            b,
+            start,
+            columns,
+            self._initial,
+            lambda at, lanes: self._element(b, b.let(b.load(b.buffers["x"], at, lanes))),
+            lambda total, value: self._join(b, total, value),
+        )
+
+    def reference(self, attributes: AxesAttributes, arrays: Mapping[str, Array]) -> Estimate:
+        """The fold in float64."""
+        x = arrays["x"].astype(np.float64)
+        estimate = self._reference(x, normalized(attributes.axes, x.ndim), attributes.keepdims)
+        shape = estimate.value.shape or (1,)
+        return msgspec.structs.replace(
+            estimate, value=estimate.value.reshape(shape), magnitude=estimate.magnitude.reshape(shape)
+        )
+
+
+def normalized(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """The axes counted from the first, sorted; InputError if one is not there or is named twice."""
+    found = sorted(axis + rank if axis < 0 else axis for axis in axes)
+    if not found or found[0] < 0 or found[-1] >= rank or len(set(found)) != len(found):
+        raise InputError(f"attributes.axes = {list(axes)} do not fit {rank} axes", key="attributes.axes")
+    return tuple(found)
+
+
+def grouped(shape: Shape, axes: tuple[int, ...]) -> list[tuple[int, bool]]:
+    """Neighbouring axes that are all kept or all reduced, merged: (extent, reduced)."""
+    blocks: list[tuple[int, bool]] = []
+    for axis, extent in enumerate(shape):
+        reduced = axis in axes
+        if blocks and blocks[-1][1] == reduced:
+            blocks[-1] = (blocks[-1][0] * extent, reduced)
+        else:
+            blocks.append((extent, reduced))
+    return blocks
+
+
+def _enter(b: Any, loops: ExitStack, axes: list[tuple[int, int]]) -> tuple[Any, Any]:
+    """Open a loop for each (extent, stride): the offset in the input, and the running number."""
+    offset: Any = 0
+    number: Any = 0
+    for extent, stride in axes:
+        index = loops.enter_context(b.loop(0, extent))
+        offset = offset + index * stride
+        number = number * extent + index
+    return offset, number
+
+
+def _larger(b: Any, total: Any, value: Any) -> Any:
+    joined = b.let(b.select(value > total, value, total))
+    return b.select(value != value, value, joined)  # noqa: PLR0124 - true for NaN alone
+
+
+def _smaller(b: Any, total: Any, value: Any) -> Any:
+    joined = b.let(b.select(value < total, value, total))
+    return b.select(value != value, value, joined)  # noqa: PLR0124 - true for NaN alone
+
+
+def _count(x: Array, axes: tuple[int, ...]) -> int:
+    return prod(x.shape[axis] for axis in axes)
+
+
+def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    return Estimate(
+        value=np.sum(x, axis=axes, keepdims=keepdims),
+        magnitude=np.sum(np.abs(x), axis=axes, keepdims=keepdims),
+        roundings=_count(x, axes),
+    )
+
+
+def _mean(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    total, count = _sum(x, axes, keepdims), _count(x, axes)
+    return Estimate(value=total.value / count, magnitude=total.magnitude / count, roundings=count + 2)
+
+
+def _product(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    value = np.prod(x, axis=axes, keepdims=keepdims)
+    return Estimate(value=value, magnitude=np.abs(value), roundings=_count(x, axes))
+
+
+def _norm(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    value = np.sqrt(np.sum(x * x, axis=axes, keepdims=keepdims))
+    return Estimate(value=value, magnitude=value, roundings=_count(x, axes) + 2)
+
+
+def _mean_final(b: Any, x: Any, count: int) -> Any:
+    return x / b.constant(float(count), b.lanes(x))
+
+
+FAMILIES = (
+    Reduction("reduce_sum", initial=0.0, fold=lambda b, t, x: t + x, reference=_sum),
+    Reduction("reduce_mean", initial=0.0, fold=lambda b, t, x: t + x, final=_mean_final, reference=_mean),
+    Reduction("reduce_prod", initial=1.0, fold=lambda b, t, x: t * x, reference=_product),
+    Reduction(
+        "reduce_l2",
+        initial=0.0,
+        fold=lambda b, t, x: t + x,
+        element=lambda b, x: x * x,
+        final=lambda b, x, n: b.sqrt(x),
+        reference=_norm,
+    ),
+    Reduction(
+        "reduce_max",
+        initial=-float("inf"),
+        fold=_larger,
+        reference=lambda x, axes, keep: exact(np.max(x, axis=axes, keepdims=keep)),
+    ),
+    Reduction(
+        "reduce_min",
+        initial=float("inf"),
+        fold=_smaller,
+        reference=lambda x, axes, keep: exact(np.min(x, axis=axes, keepdims=keep)),
+    ),
+)
