@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +21,26 @@ from kernels.plan import Packing
 def pack(array: NDArray[Any], packing: Packing) -> NDArray[Any]:
     """The elements of `array` in the packed order, as a vector; only moves, no arithmetic."""
     matrix = array.transpose(packing.permute).reshape(packing.rows, packing.columns)
-    full = packing.columns // packing.panel * packing.panel
-    panels = matrix[:, :full].reshape(packing.rows, -1, packing.panel)
-    return np.concatenate([panels.transpose(1, 0, 2).ravel(), matrix[:, full:].ravel()])
+    parts = [matrix[:, first:last].ravel() for first, last in _panels(packing)]
+    return np.concatenate(parts)
 
 
 def unpack(vector: NDArray[Any], packing: Packing, shape: tuple[int, ...]) -> NDArray[Any]:
     """The inverse of `pack` for a tensor of `shape`."""
-    full = packing.columns // packing.panel * packing.panel
-    panels = vector[: packing.rows * full].reshape(-1, packing.rows, packing.panel)
-    matrix = np.concatenate(
-        [
-            panels.transpose(1, 0, 2).reshape(packing.rows, full),
-            vector[packing.rows * full :].reshape(packing.rows, -1),
-        ],
-        axis=1,
-    )
+    matrix = np.empty((packing.rows, packing.columns), dtype=vector.dtype)
+    for first, last in _panels(packing):
+        panel = vector[first * packing.rows : last * packing.rows]
+        matrix[:, first:last] = panel.reshape(packing.rows, last - first)
     permuted = tuple(shape[axis] for axis in packing.permute)
     return matrix.reshape(permuted).transpose(np.argsort(packing.permute))
+
+
+def _panels(packing: Packing) -> Iterator[tuple[int, int]]:
+    """(first, last) column of each panel, the last exclusive; no panel spans two groups."""
+    width = packing.columns // packing.groups
+    for group in range(packing.groups):
+        for first in range(0, width, packing.panel):
+            yield group * width + first, group * width + min(first + packing.panel, width)
 
 
 def pack_file(manifest: Path, kernel: str, source: Path, target: Path, operand: str = "") -> None:

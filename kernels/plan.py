@@ -21,13 +21,15 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     The tensor's axes are permuted by `permute`, the result is read as a row-major matrix
     of `rows` x `columns`, and the matrix is cut into panels of `panel` columns (the last
     one narrower), each stored contiguously, row after row (Goto and Van de Geijn, ACM
-    TOMS 34(3), 2008, section 4).
+    TOMS 34(3), 2008, section 4). Of several `groups`, each has its share of the columns
+    and panels of its own.
     """
 
     permute: tuple[int, ...]
     rows: int
     columns: int
     panel: int
+    groups: int = 1
 
 
 class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

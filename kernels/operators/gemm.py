@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, Literal
 
 import msgspec
@@ -29,12 +30,16 @@ Transpose = Literal["nn", "nt", "tn", "tt"]
 
 
 class GemmEntry(Entry, frozen=True, kw_only=True):
-    """`transpose`: which of A and B is stored transposed, as in BLAS; `weights`: default B."""
+    """`transpose`: which of A and B is stored transposed, as in BLAS; `weights`: default B.
+
+    Of a `batch` of products, a weight B is shared, an activation is not.
+    """
 
     m: int
     n: int
     k: int
     transpose: Transpose = "nn"
+    batch: int = 1
     weights: tuple[Literal["b"], ...] = ("b",)
 
 
@@ -54,62 +59,67 @@ class Gemm(Family):
     def define(self, entry: GemmEntry) -> Definition:
         """Tensors a, b and c."""
         m, n, k = entry.m, entry.n, entry.k
-        for key, extent in (("m", m), ("n", n), ("k", k)):
+        for key, extent in (("m", m), ("n", n), ("k", k), ("batch", entry.batch)):
             positive(key, (extent,))
         a, b = entry.transpose
         role = Role.CONSTANT if "b" in entry.weights else Role.INPUT
+        batch = (entry.batch,) if entry.batch > 1 else ()
+        shared = () if role is Role.CONSTANT else batch
         return Definition(
             attributes={"transpose": entry.transpose},
             operands=(
-                Tensor(name="a", shape=(m, k) if a == "n" else (k, m), role=Role.INPUT),
-                Tensor(name="b", shape=(k, n) if b == "n" else (n, k), role=role),
+                Tensor(name="a", shape=(*batch, m, k) if a == "n" else (*batch, k, m), role=Role.INPUT),
+                Tensor(name="b", shape=(*shared, k, n) if b == "n" else (*shared, n, k), role=role),
             ),
-            output=Tensor(name="c", shape=(m, n), role=Role.OUTPUT),
+            output=Tensor(name="c", shape=(*batch, m, n), role=Role.OUTPUT),
         )
 
     def flops(self, attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> int:
-        """2 m n k."""
-        m, n, k = _extents(attributes, shapes)
-        return 2 * m * n * k
+        """2 m n k, for each product of a batch."""
+        batch, m, n, k = _extents(attributes, shapes)
+        return 2 * batch * m * n * k
 
     def plan(
         self, attributes: GemmAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
     ) -> Planned:
         """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
-        m, n, k = _extents(attributes, shapes)
-        schedule = contraction.choose(_window(m, k), n, cpu)
+        batch, m, n, k = _extents(attributes, shapes)
+        schedule = contraction.choose(_window(batch, m, k), n, cpu)
         transposed = attributes.transpose[1] == "t"
         if "b" in weights:
             permute = (1, 0) if transposed else (0, 1)
             packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr)
             return Planned(schedule=schedule, packing={"b": packing})
-        return Planned(schedule=schedule, arena_bytes=4 * k * n if transposed else 0)
+        return Planned(schedule=schedule, arena_bytes=4 * batch * k * n if transposed else 0)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
-        """One image row of m pixels with k channels, one tap."""
+        """An image of one row of m pixels with k channels for each product, one tap."""
         attributes = msgspec.convert(kernel.attributes, GemmAttributes)
-        m, n, k = _extents(attributes, {o.name: o.shape for o in kernel.operands})
+        batch, m, n, k = _extents(attributes, {o.name: o.shape for o in kernel.operands})
         schedule = msgspec.convert(kernel.schedule, contraction.Contraction)
         a_transposed, b_transposed = (c == "t" for c in attributes.transpose)
-        image = contraction.Image(
-            batch=0, row=0, pixel=1 if a_transposed else k, channel=m if a_transposed else 1
-        )
         packed = kernel.operand("b").packing is not None
+        shared = packed or batch == 1
         panels = b.buffers["b"]
         if not packed and b_transposed:
             panels = b.buffers["arena"]
-            contraction.emit_packing(b, b.buffers["b"], panels, k, n, schedule.nr, (1, k))
+            with b.loop(0, batch) as number:
+                contraction.emit_packing(
+                    b, (b.buffers["b"], panels), number * (k * n), (k, n), schedule.nr, (1, k)
+                )
             packed = True
-
         contraction.emit(
             b,
             contraction.Product(
-                window=_window(m, k),
+                window=_window(batch, m, k),
                 columns=n,
                 schedule=schedule,
-                image=image,
+                image=contraction.Image(
+                    batch=m * k, pixel=1 if a_transposed else k, channel=m if a_transposed else 1
+                ),
                 x=b.buffers["a"],
                 w=panels,
+                w_batch=0 if shared else k * n,
                 y=b.buffers["c"],
                 packed=packed,
                 epilogue=epilogue,
@@ -119,18 +129,20 @@ class Gemm(Family):
     def reference(self, attributes: GemmAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """K products and k additions: k roundings fused, at most k + 1 apart."""
         a, b = arrays["a"].astype(np.float64), arrays["b"].astype(np.float64)
-        a = a.T if attributes.transpose[0] == "t" else a
-        b = b.T if attributes.transpose[1] == "t" else b
-        return Estimate(value=a @ b, magnitude=np.abs(a) @ np.abs(b), roundings=a.shape[1] + 1)
+        a = a.swapaxes(-1, -2) if attributes.transpose[0] == "t" else a
+        b = b.swapaxes(-1, -2) if attributes.transpose[1] == "t" else b
+        return Estimate(value=a @ b, magnitude=np.abs(a) @ np.abs(b), roundings=a.shape[-1] + 1)
 
 
-def _window(m: int, k: int) -> Window:
-    return Window(batch=1, in_h=1, in_w=m, channels=k, out_h=1, out_w=m)
+def _window(batch: int, m: int, k: int) -> Window:
+    return Window(batch=batch, size=(1, 1, m), channels=k, out=(1, 1, m))
 
 
-def _extents(attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
-    m, k = shapes["a"] if attributes.transpose[0] == "n" else shapes["a"][::-1]
-    return m, shapes["c"][1], k
+def _extents(attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> tuple[int, int, int, int]:
+    """batch, m, n, k."""
+    *batch, m, n = shapes["c"]
+    k = shapes["a"][-1 if attributes.transpose[0] == "n" else -2]
+    return prod(batch), m, n, k
 
 
 FAMILIES = (Gemm(),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, ClassVar
 
 import msgspec
@@ -20,7 +21,7 @@ from kernels.operators.base import (
     exact,
     positive,
 )
-from kernels.operators.window import Image, WindowAttributes, slide, taps
+from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
@@ -45,11 +46,12 @@ class _Pool(Family):
     def define(self, entry: Any) -> Definition:
         """Tensors x and y, NHWC."""
         window = slide(self.window_attributes(entry.attributes, entry.inputs.x), entry.inputs.x)
-        shape = (window.batch, window.out_h, window.out_w, window.channels)
+        shape = output_shape(window, entry.inputs.x, window.channels)
+        layout = LAYOUTS[len(shape) - 2]
         return Definition(
             attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=entry.inputs.x, layout="NHWC", role=Role.INPUT),),
-            output=Tensor(name="y", shape=shape, layout="NHWC", role=Role.OUTPUT),
+            operands=(Tensor(name="x", shape=entry.inputs.x, layout=layout, role=Role.INPUT),),
+            output=Tensor(name="y", shape=shape, layout=layout, role=Role.OUTPUT),
         )
 
     def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
@@ -61,7 +63,7 @@ class _Pool(Family):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """One for each element of the result and tap; padding is counted."""
         kernel = self.window_attributes(attributes, shapes["x"]).kernel
-        return int(np.prod(shapes["y"])) * kernel[0] * kernel[1]
+        return prod(shapes["y"]) * prod(kernel)
 
     def plan(
         self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
@@ -76,7 +78,7 @@ class _Pool(Family):
         shape = kernel.operand("x").shape
         window = slide(self.window_attributes(attributes, shape), shape)
 
-        def finish(value: Any, pixel: Any, channel: Any, inside: tuple[Any, int]) -> None:
+        def finish(value: Any, pixel: Any, channel: Any, inside: Any) -> None:
             value = epilogue(self.finish(b, attributes, value, inside), pixel, channel)
             b.store(b.buffers["y"], pixel * window.channels + channel, value)
 
@@ -96,9 +98,17 @@ class _Pool(Family):
         """One more element."""
         raise NotImplementedError
 
-    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
-        """From the fold to the result; `inside` taps (rows, columns) lay in the image."""
+    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
+        """From the fold to the result; `inside` taps lay in the image."""
         raise NotImplementedError
+
+
+def _shaped(estimate: Estimate, x: Array) -> Estimate:
+    """Without the dimensions that the image does not have."""
+    missing = tuple(range(1, 6 - x.ndim))
+    return msgspec.structs.replace(
+        estimate, value=estimate.value.squeeze(missing), magnitude=estimate.magnitude.squeeze(missing)
+    )
 
 
 class MaxPool(_Pool):
@@ -111,14 +121,16 @@ class MaxPool(_Pool):
         """The larger of the two."""
         return b.select(element > total, element, total)
 
-    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
         """The fold is the result."""
         return value
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """No rounding: the result is exact."""
         window = slide(attributes, arrays["x"].shape)
-        return exact(np.max([e for _, _, e in taps(window, arrays["x"], LOWEST)], axis=0))
+        return _shaped(
+            exact(np.max([e for _, e in taps(window, arrays["x"], LOWEST)], axis=0)), arrays["x"]
+        )
 
 
 class _Average(_Pool):
@@ -134,23 +146,26 @@ class _Average(_Pool):
         """The sum of the two."""
         return total + element
 
-    def finish(self, b: Any, attributes: Any, value: Any, inside: tuple[Any, int]) -> Any:
+    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
         """Divide by the number of elements."""
-        rows, columns = attributes.kernel if self.includes_padding(attributes) else inside
-        return value / b.splat(b.float_of(rows * columns), b.lanes(value))
+        count = prod(attributes.kernel) if self.includes_padding(attributes) else inside
+        return value / b.splat(b.float_of(count), b.lanes(value))
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """As many additions as elements, and a division."""
         x = arrays["x"]
         window = slide(self.window_attributes(attributes, x.shape), x.shape)
-        elements = np.array([e for _, _, e in taps(window, x, np.nan)])
+        elements = np.array([e for _, e in taps(window, x, np.nan)])
         count: Any = (~np.isnan(elements)).sum(axis=0)
         if self.includes_padding(attributes):
             count = len(elements)
-        return Estimate(
-            value=np.nansum(elements, axis=0) / count,
-            magnitude=np.nansum(np.abs(elements), axis=0) / count,
-            roundings=len(elements) + 1,
+        return _shaped(
+            Estimate(
+                value=np.nansum(elements, axis=0) / count,
+                magnitude=np.nansum(np.abs(elements), axis=0) / count,
+                roundings=len(elements) + 1,
+            ),
+            x,
         )
 
 
@@ -199,8 +214,8 @@ class GlobalAveragePool(_Average):
 
     def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
         """A window as large as the image."""
-        _, height, width, _ = positive("inputs.x", x, rank=4)
-        return WindowAttributes(kernel=(height, width))
+        positive("inputs.x", x)
+        return WindowAttributes(kernel=x[1:-1])
 
 
 FAMILIES = (MaxPool(), AveragePool(), GlobalAveragePool())

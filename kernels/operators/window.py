@@ -1,26 +1,31 @@
-"""What convolutions and poolings share: the window over an NHWC image, as listings write it."""
+"""What convolutions and poolings share: the window over an image, as listings write it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import msgspec
 import numpy as np
 
 from kernels.errors import InputError
 from kernels.operators.base import Array, Shape, positive
-from kernels.schedules.tiles import Window
+from kernels.schedules.tiles import Three, Window
 
-Pair = tuple[int, int]
-Edges = tuple[int, int, int, int]
+LAYOUTS = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+"""Layouts of images by their number of dimensions."""
 
 
 class WindowAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`kernel` and `stride` are [height, width]; `padding` is [top, left, bottom, right]."""
+    """One number for each dimension of the image: [height, width], [width], or with depth first.
 
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Edges = (0, 0, 0, 0)
+    `padding` is the beginnings, then the ends: [top, left, bottom, right].
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,54 +36,73 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def slide(attributes: WindowAttributes, x: Shape) -> Window:
     """The window of `attributes` over an image of shape `x`; InputError where it cannot lie."""
-    batch, height, width, channels = positive("inputs.x", x, rank=4)
-    kernel, stride = attributes.kernel, attributes.stride
-    positive("attributes.kernel", kernel)
-    positive("attributes.stride", stride)
-    top, left, bottom, right = attributes.padding
-    if min(attributes.padding) < 0:
+    rank = len(positive("attributes.kernel", attributes.kernel))
+    if rank not in LAYOUTS:
+        raise InputError(f"attributes.kernel has {rank} numbers, but needs 1 to 3", key="attributes.kernel")
+    positive("inputs.x", x, rank=rank + 2)
+    kernel = attributes.kernel
+    stride = positive("attributes.stride", attributes.stride or (1,) * rank, rank=rank)
+    dilation = positive("attributes.dilation", attributes.dilation or (1,) * rank, rank=rank)
+    padding = attributes.padding or (0,) * (2 * rank)
+    if len(padding) != 2 * rank:
         raise InputError(
-            f"attributes.padding = {list(attributes.padding)} must not be negative",
-            key="attributes.padding",
+            f"attributes.padding has {len(padding)} numbers, but needs {2 * rank}", key="attributes.padding"
         )
-    if max(top, bottom) >= kernel[0] or max(left, right) >= kernel[1]:
+    if min(padding) < 0:
         raise InputError(
-            "attributes.padding must be smaller than attributes.kernel", key="attributes.padding"
+            f"attributes.padding = {list(padding)} must not be negative", key="attributes.padding"
         )
-    room = height + top + bottom - kernel[0], width + left + right - kernel[1]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if any(max(b, e) >= r for b, e, r in zip(padding[:rank], padding[rank:], reach, strict=True) if b or e):
+        raise InputError("attributes.padding must be smaller than the window", key="attributes.padding")
+    room = [
+        s + b + e - r for s, b, e, r in zip(x[1:-1], padding[:rank], padding[rank:], reach, strict=True)
+    ]
     if min(room) < 0:
+        image = " x ".join(map(str, x[1:-1]))
         raise InputError(
-            f"attributes.kernel = {list(kernel)} is larger than the padded image of {x[1]} x {x[2]}",
+            f"attributes.kernel = {list(kernel)} is larger than the padded image of {image}",
             key="attributes.kernel",
         )
     return Window(
-        batch=batch,
-        in_h=height,
-        in_w=width,
-        channels=channels,
-        out_h=room[0] // stride[0] + 1,
-        out_w=room[1] // stride[1] + 1,
-        kernel=kernel,
-        stride=stride,
-        top=top,
-        left=left,
+        batch=x[0],
+        size=_three(x[1:-1]),
+        channels=x[-1],
+        out=_three(tuple(r // s + 1 for r, s in zip(room, stride, strict=True))),
+        kernel=_three(kernel),
+        stride=_three(stride),
+        dilation=_three(dilation),
+        padding=_three(padding[:rank], fill=0),
     )
 
 
-def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, int, Array]]:
-    """(row, column, elements) for each tap, the elements in float64, [batch, h, w, channels]."""
-    bottom = max(0, (window.out_h - 1) * window.stride[0] + window.kernel[0] - window.top - window.in_h)
-    right = max(0, (window.out_w - 1) * window.stride[1] + window.kernel[1] - window.left - window.in_w)
-    edges = ((0, 0), (window.top, bottom), (window.left, right), (0, 0))
-    padded = np.pad(x.astype(np.float64), edges, constant_values=fill)
-    for row in range(window.kernel[0]):
-        for column in range(window.kernel[1]):
-            yield (
-                row,
-                column,
-                padded[
-                    :,
-                    row : row + (window.out_h - 1) * window.stride[0] + 1 : window.stride[0],
-                    column : column + (window.out_w - 1) * window.stride[1] + 1 : window.stride[1],
-                ],
+def _three(values: Shape, fill: int = 1) -> Three:
+    """The values of an image of fewer dimensions, the missing ones before them."""
+    first, second, third = (fill,) * (3 - len(values)) + values
+    return first, second, third
+
+
+def output_shape(window: Window, x: Shape, channels: int) -> Shape:
+    """The result's shape, of as many dimensions as the image."""
+    return (window.batch, *window.outputs[3 - (len(x) - 2) :], channels)
+
+
+def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
+    """(tap, elements) for each tap, in float64, [batch, depth, height, width, channels]."""
+    image = x.astype(np.float64).reshape(window.batch, *window.size, x.shape[-1])
+    reach = [
+        (window.out[a] - 1) * window.stride[a] + (window.kernel[a] - 1) * window.dilation[a] + 1
+        for a in range(3)
+    ]
+    edges = [(window.padding[a], max(0, reach[a] - window.padding[a] - window.size[a])) for a in range(3)]
+    padded = np.pad(image, [(0, 0), *edges, (0, 0)], constant_values=fill)
+    for number, tap in enumerate(product(*map(range, window.kernel))):
+        places = tuple(
+            slice(
+                tap[a] * window.dilation[a],
+                tap[a] * window.dilation[a] + (window.out[a] - 1) * window.stride[a] + 1,
+                window.stride[a],
             )
+            for a in range(3)
+        )
+        yield number, padded[:, *places]

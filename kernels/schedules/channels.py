@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from kernels.schedules.contraction import vertical_taps
-from kernels.schedules.tiles import Window, pieces, runs, spread
+from kernels.schedules.contraction import inner_taps
+from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
 
 
@@ -34,7 +34,7 @@ def choose(window: Window, cpu: CPU) -> Sliding:
         if width
     )
     most = max(1, cpu.vector_registers // 2 // widest)
-    return Sliding(mr=spread(window.out_w, most)[0], nr=nr)
+    return Sliding(mr=spread(window.out[2], most)[0], nr=nr)
 
 
 def emit_window(
@@ -44,59 +44,82 @@ def emit_window(
     x: Any,
     *,
     initial: float,
-    combine: Callable[[Any, Any, Any, Any, Any, int], Any],
-    finish: Callable[[Any, Any, Any, tuple[Any, int]], None],
+    combine: Callable[[Any, Any, Any, Any, int], Any],
+    finish: Callable[[Any, Any, Any, Any], None],
 ) -> None:
     """Fold the elements under each window, one channel apart from the other.
 
-    combine(accumulator, element, tap_row, tap_column, channel, lanes) gives the new
-    accumulator; finish(accumulator, pixel, channel, (rows, columns)) stores it and gets
-    the number of taps that lay inside the image.
+    combine(accumulator, element, tap, channel, lanes) gives the new accumulator;
+    finish(accumulator, pixel, channel, taps) stores it and gets the number of taps that
+    lay inside the image.
     """
     channels = window.channels
     full, rest = divmod(channels, schedule.nr)
     blocks = [part for part in ((schedule.nr, full, 0), (rest, 1, channels - rest)) if part[0] * part[1]]
     for width, count, base in blocks:
         vectors = pieces(width, b.cpu.lanes)
-        with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line, b.loop(0, count) as number:
-            channel = number * width + base
+        with (
+            b.loop(0, window.batch) as batch,
+            b.loop(0, window.out[0]) as sheet,
+            b.loop(0, window.out[1]) as line,
+            b.loop(0, count) as number,
+        ):
             for run in runs(window, schedule.mr):
                 with b.loop(0, run.repeat) as tile:
-                    first = tile * run.rows + run.first
-                    widths = [w for _ in range(run.rows) for _, w in vectors]
-                    accumulators = b.registers(widths)
-                    for place, lanes in enumerate(widths):
-                        accumulators[place] = b.constant(initial, lanes)
-                    low, high = vertical_taps(b, window, line)
-                    with b.loop(low, high) as tap:
-                        height = line * window.stride[0] + tap - window.top
-                        start = first * window.stride[1] - window.left
-                        origin = (batch * window.in_h + height) * window.in_w + start
-                        for tap_low, tap_high, rows in run.segments:
-                            with b.loop(tap_low, tap_high) as column:
-                                for row in rows:
-                                    pixel = origin + row * window.stride[1] + column
-                                    for v, (offset, lanes) in enumerate(vectors):
-                                        place = row * len(vectors) + v
-                                        element = b.load(x, pixel * channels + channel + offset, lanes)
-                                        accumulators[place] = combine(
-                                            accumulators[place],
-                                            element,
-                                            tap,
-                                            column,
-                                            channel + offset,
-                                            lanes,
-                                        )
-                    for row in range(run.rows):
-                        inside = sum(h - lo for lo, h, rows in run.segments if row in rows)
-                        output = (batch * window.out_h + line) * window.out_w + first + row
-                        for v, (offset, _) in enumerate(vectors):
-                            finish(
-                                accumulators[row * len(vectors) + v],
-                                output,
-                                channel + offset,
-                                (high - low, inside),
-                            )
+                    _emit_run(
+                        b,
+                        window,
+                        x,
+                        run,
+                        (batch, sheet, line, tile * run.rows + run.first),
+                        (number * width + base, vectors),
+                        initial=initial,
+                        combine=combine,
+                        finish=finish,
+                    )
+
+
+def _emit_run(
+    b: Any,
+    window: Window,
+    x: Any,
+    run: Run,
+    place: tuple[Any, Any, Any, Any],
+    block: tuple[Any, list[tuple[int, int]]],
+    *,
+    initial: float,
+    combine: Callable[..., Any],
+    finish: Callable[..., None],
+) -> None:
+    """One tile of pixels by one block of channels."""
+    batch, sheet, line, first = place
+    channel, vectors = block
+    widths = [w for _ in range(run.rows) for _, w in vectors]
+    accumulators = b.registers(widths)
+    for number, lanes in enumerate(widths):
+        accumulators[number] = b.constant(initial, lanes)
+    sheets = inner_taps(b, window, 0, sheet)
+    lines = inner_taps(b, window, 1, line)
+    with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:
+        depth = sheet * window.stride[0] - window.padding[0] + sheet_tap * window.dilation[0]
+        height = line * window.stride[1] - window.padding[1] + line_tap * window.dilation[1]
+        start = first * window.stride[2] - window.padding[2]
+        origin = ((batch * window.size[0] + depth) * window.size[1] + height) * window.size[2] + start
+        for tap_low, tap_high, rows in run.segments:
+            with b.loop(tap_low, tap_high) as column:
+                tap = (sheet_tap * window.kernel[1] + line_tap) * window.kernel[2] + column
+                for row in rows:
+                    pixel = origin + row * window.stride[2] + column * window.dilation[2]
+                    for v, (offset, lanes) in enumerate(vectors):
+                        at = row * len(vectors) + v
+                        element = b.load(x, pixel * window.channels + channel + offset, lanes)
+                        accumulators[at] = combine(accumulators[at], element, tap, channel + offset, lanes)
+    taps = (sheets[1] - sheets[0]) * (lines[1] - lines[0])
+    for row in range(run.rows):
+        inside = sum(high - low for low, high, rows in run.segments if row in rows)
+        pixel = window.pixel(batch, (sheet, line, first + row))
+        for v, (offset, _) in enumerate(vectors):
+            finish(accumulators[row * len(vectors) + v], pixel, channel + offset, taps * inside)
 
 
 def emit_map(b: Any, elements: int, body: Callable[[Any, int], None]) -> None:

@@ -9,6 +9,7 @@ own with exact shapes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +31,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     """Where the first operand lies: its strides in elements."""
 
     batch: int
-    row: int
+    depth: int = 0
+    row: int = 0
     pixel: int
     channel: int = 1
 
@@ -55,7 +57,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
             if mr * widest + widest + _other_registers(mr, cpu) > cpu.vector_registers:
                 break
             cost = 0.0
-            for rows, tiles in _counted(spread(window.out_w, mr)):
+            for rows, tiles in _counted(spread(window.out[2], mr)):
                 for parts, count in panels:
                     issue = rows * parts + rows / ku + parts + 2
                     chain = cpu.fma_latency * cpu.fma_per_cycle
@@ -89,10 +91,10 @@ def _outer(window: Window, columns: int, tile: Contraction, cpu: CPU) -> Literal
     Panels outside read the image once for each panel unless it stays in that cache;
     pixels outside read all the panels once for each tile likewise.
     """
-    image = 4 * window.batch * window.in_h * window.in_w * window.channels
-    weights = 4 * window.kernel[0] * window.kernel[1] * window.channels * columns
+    image = 4 * window.batch * prod(window.size) * window.channels
+    weights = 4 * window.terms * columns
     panels = -(-columns // tile.nr)
-    tiles = window.batch * window.out_h * len(spread(window.out_w, tile.mr))
+    tiles = window.batch * prod(window.out[:2]) * len(spread(window.out[2], tile.mr))
     half = cpu.l2.bytes // 2
     by_panels = weights + image * (panels if image > half else 1)
     by_pixels = image + weights * (tiles if weights > half else 1)
@@ -112,7 +114,8 @@ def _panels(columns: int, nr: int) -> list[tuple[int, int]]:
 class Product(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be emitted: the shapes, the schedule, and where the operands lie.
 
-    `w` is in panels of `nr` columns, or a row-major matrix where not `packed`.
+    `w` is in panels of `nr` columns, or a row-major matrix where not `packed`. The offsets
+    say where one group of channels begins in each operand; y has `y_columns` in all.
     """
 
     window: Window
@@ -124,13 +127,18 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     y: Any
     packed: bool
     epilogue: Any
+    x_offset: Any = 0
+    w_offset: Any = 0
+    w_batch: int = 0
+    y_offset: Any = 0
+    y_columns: int = 0
 
 
 class Tile(msgspec.Struct, frozen=True, kw_only=True):
     """One register tile: output columns of one line of pixels by columns of one panel."""
 
     batch: Any
-    line: Any
+    line: tuple[Any, Any]
     first: Any
     run: Run
     column: Any
@@ -143,10 +151,14 @@ def emit(b: Any, product: Product) -> None:
     rows = runs(window, product.schedule.mr)
 
     def over_pixels(body: Callable[..., None]) -> None:
-        with b.loop(0, window.batch) as batch, b.loop(0, window.out_h) as line:
+        with (
+            b.loop(0, window.batch) as batch,
+            b.loop(0, window.out[0]) as sheet,
+            b.loop(0, window.out[1]) as line,
+        ):
             for run in rows:
                 with b.loop(0, run.repeat) as number:
-                    body(batch=batch, line=line, run=run, first=number * run.rows + run.first)
+                    body(batch=batch, line=(sheet, line), run=run, first=number * run.rows + run.first)
 
     def over_panels(body: Callable[..., None]) -> None:
         column = 0
@@ -173,44 +185,84 @@ def _emit_tile(b: Any, product: Product, tile: Tile) -> None:
     for number, width in enumerate(widths):
         accumulators[number] = b.constant(0.0, width)
 
-    low, high = vertical_taps(b, window, tile.line)
-    with b.loop(low, high) as tap:
-        height = tile.line * window.stride[0] + tap - window.top
-        pixel = tile.first * window.stride[1] - window.left
-        origin = tile.batch * image.batch + height * image.row + pixel * image.pixel
-        depth = tap * (window.kernel[1] * window.channels)
-        for tap_low, tap_high, rows in tile.run.segments:
-            begin, end = tap_low * window.channels, tap_high * window.channels
-            ku = product.schedule.ku if image.channel == 1 else 1
-            whole = (end - begin) // ku
-            if whole:
-                with b.loop(0, whole) as q:
-                    _step(b, product, tile, accumulators, rows, origin, depth, q * ku + begin, ku)
-            if begin + whole * ku < end:
-                with b.loop(begin + whole * ku, end) as q:
-                    _step(b, product, tile, accumulators, rows, origin, depth, q, 1)
-
+    in_all = window.taps_in_all or window.kernel
+    sheets, lines = (inner_taps(b, window, axis, tile.line[axis]) for axis in (0, 1))
+    with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:
+        origin = product.x_offset + tile.batch * image.batch
+        depth: Any = 0
+        for axis, tap, stride in ((0, sheet_tap, image.depth), (1, line_tap, image.row)):
+            at = tile.line[axis] * window.stride[axis] - window.padding[axis]
+            origin = origin + (at + tap * window.dilation[axis]) * stride
+            depth = depth * in_all[axis] + tap * window.tap_step[axis] + window.tap_first[axis]
+        origin = origin + (tile.first * window.stride[2] - window.padding[2]) * image.pixel
+        _line_of_taps(b, product, tile, accumulators, origin, depth * in_all[2] * window.channels)
     _finish_tile(b, product, tile, accumulators)
+
+
+def _line_of_taps(b: Any, product: Product, tile: Tile, accumulators: Any, origin: Any, depth: Any) -> None:
+    """The terms of one line of taps. `origin` is under tap 0 of the tile's first pixel.
+
+    Taps and channels are one loop where they lie one after the other in both operands.
+    """
+    window, image = product.window, product.image
+    channels = window.channels
+    joined = (
+        window.dilation[2] == window.tap_step[2] == 1 and image.pixel == channels and image.channel == 1
+    )
+    for low, high, rows in tile.run.segments:
+        if joined:
+            first = depth + window.tap_first[2] * channels
+            _terms(b, product, tile, accumulators, rows, (origin, first), (low * channels, high * channels))
+            continue
+        with b.loop(low, high) as tap:
+            there = origin + tap * (window.dilation[2] * image.pixel)
+            weights = depth + (tap * window.tap_step[2] + window.tap_first[2]) * channels
+            _terms(b, product, tile, accumulators, rows, (there, weights), (0, channels))
+
+
+def _terms(
+    b: Any,
+    product: Product,
+    tile: Tile,
+    accumulators: Any,
+    rows: tuple[int, ...],
+    start: tuple[Any, Any],
+    span: tuple[int, int],
+) -> None:
+    """Terms `span` of a line, `ku` at a time as long as there are as many."""
+    begin, end = span
+    ku = product.schedule.ku if product.image.channel == 1 else 1
+    whole = (end - begin) // ku
+    if whole:
+        with b.loop(0, whole) as q:
+            _step(b, product, tile, accumulators, rows, *start, q * ku + begin, ku)
+    if begin + whole * ku < end:
+        with b.loop(begin + whole * ku, end) as q:
+            _step(b, product, tile, accumulators, rows, *start, q, 1)
 
 
 def _finish_tile(b: Any, product: Product, tile: Tile, accumulators: Any) -> None:
     """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once."""
     window = product.window
     vectors = pieces(tile.width, b.cpu.lanes)
-    first = (tile.batch * window.out_h + tile.line) * window.out_w + tile.first
     heavy = product.epilogue.heavy
+    columns = product.y_columns or product.columns
+
+    def pixel(row: Any) -> Any:
+        return window.pixel(tile.batch, (*tile.line, tile.first + row))
+
     for row in range(tile.run.rows):
         for number, (offset, _) in enumerate(vectors):
-            column = tile.column + offset
+            column = product.y_offset + tile.column + offset
             value = accumulators[row * len(vectors) + number]
-            value = value if heavy else product.epilogue(value, first + row, column)
-            b.store(product.y, (first + row) * product.columns + column, value)
+            value = value if heavy else product.epilogue(value, pixel(row), column)
+            b.store(product.y, pixel(row) * columns + column, value)
     if heavy:
         with b.loop(0, tile.run.rows) as row:
             for offset, width in vectors:
-                column = tile.column + offset
-                place = (first + row) * product.columns + column
-                value = product.epilogue(b.load(product.y, place, width), first + row, column)
+                column = product.y_offset + tile.column + offset
+                place = pixel(row) * columns + column
+                value = product.epilogue(b.load(product.y, place, width), pixel(row), column)
                 b.store(product.y, place, value)
 
 
@@ -232,11 +284,11 @@ def _step(
     """
     window, image = product.window, product.image
     vectors = pieces(tile.width, b.cpu.lanes)
-    terms = window.kernel[0] * window.kernel[1] * window.channels
-    start = tile.column * terms if product.packed else tile.column
+    start = product.w_offset + tile.batch * product.w_batch
+    start = start + (tile.column * window.terms if product.packed else tile.column)
     stride = tile.width if product.packed else product.columns
     factors = [
-        b.load(product.x, origin + row * window.stride[1] * image.pixel + q * image.channel, ku)
+        b.load(product.x, origin + row * (window.stride[2] * image.pixel) + q * image.channel, ku)
         for row in rows
     ]
     for unroll in range(ku):
@@ -251,23 +303,38 @@ def _step(
                 accumulators[place] = b.fma(b.splat(scalar, width), weights[number], accumulators[place])
 
 
-def vertical_taps(b: Any, window: Window, line: Any) -> tuple[Any, Any]:
-    """The range of vertical taps inside the image for an output line."""
-    start = line * window.stride[0] - window.top
-    bottom = (window.out_h - 1) * window.stride[0] - window.top + window.kernel[0]
-    low = b.maximum(0, 0 - start) if window.top else 0
-    high = b.minimum(window.kernel[0], window.in_h - start) if bottom > window.in_h else window.kernel[0]
+def inner_taps(b: Any, window: Window, axis: int, place: Any) -> tuple[Any, Any]:
+    """The range of taps inside the image for an output place along an axis, as indices."""
+    kernel, stride, step = window.kernel[axis], window.stride[axis], window.dilation[axis]
+    size, padding = window.size[axis], window.padding[axis]
+    start = place * stride - padding
+    low: Any = 0
+    high: Any = kernel
+    if padding > 0:
+        low = b.quotient(b.maximum(step - 1 - start, 0), step)
+    if (window.out[axis] - 1) * stride - padding + (kernel - 1) * step >= size:
+        high = b.minimum(kernel, b.quotient(b.maximum(size - start + step - 1, 0), step))
     return low, high
 
 
 def emit_packing(
-    b: Any, source: Any, target: Any, depth: int, columns: int, nr: int, strides: tuple[int, int]
+    b: Any,
+    buffers: tuple[Any, Any],
+    first: Any,
+    extents: tuple[int, int],
+    nr: int,
+    strides: tuple[int, int],
 ) -> None:
-    """Copy a matrix of `depth` x `columns` with the given strides into panels of `nr`."""
+    """Copy a matrix of depth x columns with the given strides into panels of `nr`.
+
+    It begins at `first` in both buffers.
+    """
+    source, target = buffers
+    depth, columns = extents
     column = 0
     for width, count in _panels(columns, nr):
         with b.loop(0, count) as number, b.loop(0, depth) as q, b.loop(0, width) as lane:
             place = number * width + column
-            value = b.load(source, q * strides[0] + (place + lane) * strides[1], 1)
-            b.store(target, place * depth + q * width + lane, value)
+            value = b.load(source, first + q * strides[0] + (place + lane) * strides[1], 1)
+            b.store(target, first + place * depth + q * width + lane, value)
         column += count * width

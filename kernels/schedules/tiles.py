@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 import msgspec
 
 
@@ -36,27 +39,60 @@ def _smaller(width: int) -> int:
     return 1 << ((width - 1).bit_length() - 1)
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A window sliding over an image, NHWC: sizes in elements, padding before the edge.
+Three = tuple[int, int, int]
+ONES: Three = (1, 1, 1)
+ZEROS: Three = (0, 0, 0)
 
-    A matrix product is the case of a single image row: `in_w` = `out_w` = m, one tap.
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A window sliding over an image, NDHWC: extents and steps by depth, height and width.
+
+    A matrix product is the case of one row of m pixels and one tap; images of one or two
+    dimensions have extent 1 in the others. `channels` are those of one group.
+
+    A window may be one phase of a larger one: its tap t is tap `tap_first + tap_step t` of
+    `taps_in_all`, its result o is result `out_first + out_step o` of `out_in_all`.
     """
 
     batch: int
-    in_h: int
-    in_w: int
+    size: Three
     channels: int
-    out_h: int
-    out_w: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    top: int = 0
-    left: int = 0
+    out: Three
+    kernel: Three = ONES
+    stride: Three = ONES
+    dilation: Three = ONES
+    padding: Three = ZEROS
+    tap_first: Three = ZEROS
+    tap_step: Three = ONES
+    taps_in_all: Three | None = None
+    out_first: Three = ZEROS
+    out_step: Three = ONES
+    out_in_all: Three | None = None
 
-    def taps(self, column: int) -> tuple[int, int]:
-        """The range of horizontal taps that fall inside the image for an output column."""
-        start = column * self.stride[1] - self.left
-        return max(0, -start), min(self.kernel[1], self.in_w - start)
+    @property
+    def terms(self) -> int:
+        """Terms of the whole sum: taps in all times channels."""
+        return prod(self.taps_in_all or self.kernel) * self.channels
+
+    @property
+    def outputs(self) -> Three:
+        """Extents of the whole result."""
+        return self.out_in_all or self.out
+
+    def taps(self, axis: int, place: int) -> tuple[int, int]:
+        """The range of taps that fall inside the image for an output place along an axis."""
+        start = place * self.stride[axis] - self.padding[axis]
+        step = self.dilation[axis]
+        low = max(0, -(start // step))
+        return low, max(low, min(self.kernel[axis], -((start - self.size[axis]) // step)))
+
+    def pixel(self, batch: Any, place: tuple[Any, Any, Any]) -> Any:
+        """The running number of an output pixel in the whole result."""
+        number = batch
+        for axis, at in enumerate(place):
+            there = at * self.out_step[axis] + self.out_first[axis]
+            number = number * self.outputs[axis] + there
+        return number
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +112,9 @@ def runs(window: Window, most: int) -> list[Run]:
     """The tiles of one output row; equal neighbours that touch no edge become one run."""
     found: list[Run] = []
     first = 0
-    for rows in spread(window.out_w, most):
-        segments = _segments([window.taps(first + row) for row in range(rows)], window.kernel[1])
-        inner = segments == ((0, window.kernel[1], tuple(range(rows))),)
+    for rows in spread(window.out[2], most):
+        segments = _segments([window.taps(2, first + row) for row in range(rows)], window.kernel[2])
+        inner = segments in (((0, window.kernel[2], tuple(range(rows))),), ())
         last = found[-1] if found else None
         if last and inner and last.rows == rows and last.segments == segments:
             found[-1] = msgspec.structs.replace(last, repeat=last.repeat + 1)

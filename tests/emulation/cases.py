@@ -24,6 +24,7 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _functions()
     yield from _rows()
     yield from _movements()
+    yield from _wider_convolutions()
 
 
 def _gemms() -> Iterator[tuple[str, str]]:
@@ -220,3 +221,82 @@ def _movements() -> Iterator[tuple[str, str]]:
                     f'attributes = {{ size = {size}, mode = "{mode}" }}\nfuse = ["bias"]'
                 ),
             )
+
+
+def _wider_convolutions() -> Iterator[tuple[str, str]]:
+    table = [
+        # op, x, attributes
+        (
+            "conv2d",
+            [1, 9, 11, 5],
+            "filters = 7, kernel = [3, 3], dilation = [2, 2], padding = [2, 2, 2, 2]",
+        ),
+        ("conv2d", [2, 8, 7, 8], "filters = 12, kernel = [3, 2], groups = 4, padding = [1, 1, 0, 1]"),
+        ("conv2d", [1, 6, 33, 6], "filters = 6, kernel = [2, 3], groups = 6, stride = [2, 3]"),
+        ("conv2d", [1, 9, 9, 4], "filters = 9, kernel = [3, 3], dilation = [3, 1], groups = 1"),
+        (
+            "conv2d",
+            [1, 3, 10, 9],
+            'filters = 8, kernel = [3, 3], padding = [1, 1, 1, 1], x_layout = "NCHW"',
+        ),
+        ("conv2d", [2, 5, 4, 3], 'filters = 6, kernel = [1, 1], x_layout = "NCHW"'),
+        ("conv1d", [2, 33, 7], "filters = 9, kernel = [5], padding = [2, 2], stride = [2]"),
+        ("conv1d", [1, 17, 4], "filters = 4, kernel = [3], dilation = [4], padding = [4, 4]"),
+        ("conv3d", [1, 4, 5, 6, 3], "filters = 5, kernel = [2, 3, 3], padding = [1, 1, 1, 0, 1, 1]"),
+        ("conv3d", [2, 3, 3, 3, 4], "filters = 8, kernel = [1, 1, 1], groups = 2"),
+        (
+            "conv_transpose2d",
+            [1, 4, 5, 3],
+            "filters = 7, kernel = [3, 3], stride = [2, 2], padding = [1, 1, 1, 1]",
+        ),
+        ("conv_transpose2d", [2, 3, 4, 5], "filters = 4, kernel = [2, 2], stride = [2, 2]"),
+        (
+            "conv_transpose2d",
+            [1, 3, 3, 2],
+            "filters = 3, kernel = [2, 4], stride = [3, 1], output_padding = [1, 0]",
+        ),
+        ("conv_transpose2d", [1, 5, 4, 4], "filters = 9, kernel = [3, 5], padding = [0, 1, 2, 1]"),
+    ]
+    fuses = itertools.cycle([["bias", "relu"], [], ["bias", "add"]])
+    for (op, x, attributes), fuse in zip(table, fuses, strict=False):
+        yield (
+            op,
+            (
+                f'op = "{op}"\ninputs = {{ x = {x} }}\nattributes = {{ {attributes} }}\nfuse = {json.dumps(fuse)}'
+            ),
+        )
+    yield (
+        "maxpool1d",
+        (
+            'op = "max_pool"\ninputs = { x = [2, 17, 9] }\nattributes = { kernel = [3], stride = [2], padding = [1, 1] }'
+        ),
+    )
+    yield (
+        "avgpool3d",
+        (
+            'op = "average_pool"\ninputs = { x = [1, 4, 5, 6, 7] }\n'
+            "attributes = { kernel = [2, 3, 2], padding = [1, 1, 0, 0, 1, 1] }"
+        ),
+    )
+    yield (
+        "maxpool_dilated",
+        (
+            'op = "max_pool"\ninputs = { x = [1, 9, 12, 5] }\nattributes = { kernel = [3, 2], dilation = [2, 3] }'
+        ),
+    )
+    yield (
+        "depthwise_dilated",
+        (
+            'op = "depthwise_conv2d"\ninputs = { x = [1, 9, 12, 5] }\n'
+            "attributes = { kernel = [3, 3], dilation = [2, 2], padding = [2, 2, 2, 2] }"
+        ),
+    )
+    for transpose in ("nn", "nt", "tn", "tt"):
+        yield (
+            f"batched_{transpose}",
+            (
+                f'op = "gemm"\nbatch = 3\nm = 9\nn = 13\nk = 7\ntranspose = "{transpose}"\nweights = []\n'
+                'fuse = ["add"]'
+            ),
+        )
+    yield "batched_shared", 'op = "gemm"\nbatch = 4\nm = 5\nn = 33\nk = 8\nfuse = ["bias", "gelu"]'

@@ -105,7 +105,7 @@ def test_fused_operators_become_a_chain_of_one_group(tmp_path: Path) -> None:
         (conv("filters = 4, kernel = [3, 3], padding = [3, 1, 1, 1]"), 8, "padding must be smaller"),
         (conv("filters = 4, kernel = [3, 3], padding = [-1, 1, 1, 1]"), 8, "must not be negative"),
         (conv("filters = 4, kernel = [3, 3], stride = [0, 1]"), 8, "stride = [0, 1] must be positive"),
-        (conv("filters = 4, kernel = [3]"), 8, "length 2"),
+        (conv("filters = 4, kernel = [3]"), 8, "needs 2 numbers for conv2d"),
         (conv("filters = 4, kernel = [3, 3], strid = [1, 1]"), 8, "did you mean 'stride'?"),
         (conv("filters = 4, kernel = [3, 3]", x="[8, 8, 3]"), 7, "has 3 numbers, but needs 4"),
         ("x = [\n", 4, ""),

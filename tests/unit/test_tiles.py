@@ -39,14 +39,12 @@ def test_runs_visit_each_output_once_and_each_tap_inside_the_image(
     out = (width + left + right - kernel) // stride + 1
     window = Window(
         batch=1,
-        in_h=1,
-        in_w=width,
+        size=(1, 1, width),
         channels=1,
-        out_h=1,
-        out_w=out,
-        kernel=(1, kernel),
-        stride=(1, stride),
-        left=left,
+        out=(1, 1, out),
+        kernel=(1, 1, kernel),
+        stride=(1, 1, stride),
+        padding=(0, 0, left),
     )
     seen: dict[int, list[int]] = {}
     for run in runs(window, most):
