@@ -16,6 +16,7 @@ import msgspec
 
 from kernels import check
 from kernels.codegen.header import header
+from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
 from kernels.errors import EngineError, InputError
 from kernels.graph.planning import plan as make_plan
@@ -113,6 +114,7 @@ def build(program: Program, target: Target, options: Options, progress: Progress
                 f"lib{plan.library}.so",
                 f"{plan.library}.h",
                 "manifest.json",
+                *package_files(plan, VERSION),
             ]
             sha256 = make_archive(
                 archive, archive.name.removesuffix(".tar.gz"), {name: work / name for name in members}
@@ -235,7 +237,7 @@ def parallel(function: Callable[[Any], None], items: Any, stop: Callable[[], Non
 
 
 def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
-    """Write the header and the manifest."""
+    """Write the manifest, the header, and what else a C developer finds in the archive."""
     measured: dict[str, Measured] = {
         kernel.symbol: measure(work, kernel.symbol, target) for kernel in plan.kernels
     }
@@ -251,7 +253,9 @@ def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
             "zig": tools["ziglang"],
         },
     )
-    (work / f"{plan.library}.h").write_text(header(plan, target, VERSION), encoding="utf-8")
+    texts = {f"{plan.library}.h": header(plan, target, VERSION), **package_files(plan, VERSION)}
+    for name, text in texts.items():
+        (work / name).write_text(text, encoding="utf-8")
     (work / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     return manifest
 

@@ -77,7 +77,15 @@ def test_a_build_is_checked_archived_and_cached(listing: Path, tmp_path: Path) -
     library = archive.name.split("-")[0]
     with tarfile.open(archive) as opened:
         names = {Path(name).name for name in opened.getnames()}
-    assert names == {f"lib{library}.a", f"lib{library}.so", f"{library}.h", "manifest.json"}
+    assert names == {
+        f"lib{library}.a",
+        f"lib{library}.so",
+        f"{library}.h",
+        f"{library}.pc",
+        f"{library}-config.cmake",
+        "example.c",
+        "manifest.json",
+    }
     (report,) = out.glob("*.report.json")
     assert {row["status"] for row in json.loads(report.read_text())["rows"]} == {"pass"}
     again = invoke(*words)
