@@ -118,6 +118,10 @@ def _elu(b: Any, x: Any) -> Any:
     return b.select(x < zero, below, x)
 
 
+def _softsign(b: Any, x: Any) -> Any:
+    return x / (b.constant(1.0, b.lanes(x)) + elementary.absolute(b, x))
+
+
 class ClipAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The interval that results are confined to."""
 
@@ -236,6 +240,7 @@ FAMILIES = (
         lipschitz=1.5,
     ),
     Function("elu", _elu, lambda x: np.where(x < 0, np.expm1(x), x), ulps=3, lipschitz=1.0),
+    Function("softsign", _softsign, lambda x: x / (1.0 + np.abs(x)), ulps=2, lipschitz=1.0),
     Function("sqrt", lambda b, x: b.sqrt(x), np.sqrt, ulps=0.5),
     Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0),
     Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0),

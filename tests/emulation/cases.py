@@ -123,6 +123,7 @@ UNARY = (
     "ceil",
     "round",
     "leaky_relu",
+    "softsign",
 )
 
 
