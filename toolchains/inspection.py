@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from elftools.dwarf.callframe import FDE
-from elftools.elf.constants import SH_FLAGS
+from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from kernels.errors import KernfitError
-from kernels.manifest import Measured
+from kernels.manifest import Manifest, Measured
+from toolchains.report import Inspection
 from toolchains.target import Target
 
 ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", ".TOC."}
 """What a library may leave to its user: three functions, and names of the linker itself."""
 
+MOST_STACK_BYTES = 8192
+DF_TEXTREL = 0x4
+"""System V ABI, dynamic section: DT_FLAGS."""
+HARD_FLOAT = {"double", "VFP registers"}
 ADDRESSES = {".toc"}
 """Sections of addresses that only the linker fills (64-bit ELF V2 ABI for Power, 2.3.2)."""
 
@@ -79,3 +84,80 @@ def stack_bytes(path: Path) -> int:
                     if offset is not None:
                         deepest = max(deepest, offset)
     return deepest
+
+
+def inspect_library(
+    folder: Path, manifest: Manifest, target: Target, paths: Iterable[Path]
+) -> list[Inspection]:
+    """What was found in the linked library, one line for each promise.
+
+    `paths` are folders of this machine, none of which may stand in a file that ships.
+    """
+    name = manifest.library
+    with (folder / f"lib{name}.so").open("rb") as stream:
+        found = list(_promises(ELFFile(stream), name, target))
+    deepest = max(manifest.kernels, key=lambda kernel: kernel.stack_bytes)
+    found.append(
+        Inspection(
+            name="stack use",
+            passed=deepest.stack_bytes <= MOST_STACK_BYTES,
+            detail=f"at most {deepest.stack_bytes} bytes, in {deepest.name}",
+        )
+    )
+    named = [
+        str(path)
+        for path in paths
+        for file in (f"lib{name}.a", f"lib{name}.so")
+        if str(path).encode() in (folder / file).read_bytes()
+    ]
+    found.append(
+        Inspection(name="paths of the build machine", passed=not named, detail=", ".join(named) or "none")
+    )
+    return found
+
+
+def _promises(elf: ELFFile, library: str, target: Target) -> Iterator[Inspection]:
+    order = "little" if elf.little_endian else "big"
+    machine = f"{elf['e_machine']}, {elf.elfclass} bits, {order}-endian"
+    wanted = f"{target.elf_machine}, {target.pointer_bits} bits, {target.endianness}-endian"
+    yield Inspection(name="machine", passed=machine == wanted, detail=machine)
+    abi = _float_abi(elf)
+    if abi:
+        yield Inspection(name="floating-point ABI", passed=abi in HARD_FLOAT, detail=abi)
+    symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())
+    undefined = {s.name for s in symbols if s.name and s["st_shndx"] == "SHN_UNDEF"}
+    exported = {s.name for s in symbols if s.name and s["st_shndx"] != "SHN_UNDEF"}
+    yield _subset("undefined symbols", undefined, undefined & ALLOWED_UNDEFINED)
+    yield _subset("exported symbols", exported, {s for s in exported if s.startswith(f"{library}_")})
+    stacks = [s["p_flags"] & P_FLAGS.PF_X for s in elf.iter_segments() if s["p_type"] == "PT_GNU_STACK"]
+    yield Inspection(
+        name="executable stack",
+        passed=bool(stacks) and not any(stacks),
+        detail="no" if stacks else "not told",
+    )
+    tags = [(tag.entry.d_tag, tag.entry.d_val) for tag in elf.get_section_by_name(".dynamic").iter_tags()]
+    text = any(tag == "DT_TEXTREL" or (tag == "DT_FLAGS" and value & DF_TEXTREL) for tag, value in tags)
+    yield Inspection(name="text relocations", passed=not text, detail="some" if text else "none")
+    data = [s.name for s in elf.iter_sections() if s.name in (".data", ".bss") and s["sh_size"]]
+    yield Inspection(name="writable data", passed=not data, detail=", ".join(data) or "none")
+
+
+def _subset(name: str, found: set[str], fine: set[str]) -> Inspection:
+    wrong = sorted(found - fine)
+    detail = ", ".join(wrong) if wrong else (f"{len(found)}" if found else "none")
+    return Inspection(name=name, passed=not wrong, detail=detail)
+
+
+def _float_abi(elf: ELFFile) -> str:
+    """The floating-point ABI where an object says it: RISC-V's flags, ARM's attributes."""
+    if elf["e_machine"] == "EM_RISCV":
+        return {0x0: "soft", 0x2: "single", 0x4: "double", 0x6: "quad"}[elf["e_flags"] & 0x6]
+    if elf["e_machine"] == "EM_ARM":
+        for section in elf.iter_sections():
+            if section["sh_type"] == "SHT_ARM_ATTRIBUTES":
+                for part in section.iter_subsections():
+                    for group in part.iter_subsubsections():
+                        for attribute in group.iter_attributes("TAG_ABI_VFP_ARGS"):
+                            return "VFP registers" if attribute.value == 1 else f"variant {attribute.value}"
+        return "not told"
+    return ""

@@ -27,7 +27,7 @@ from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
-from toolchains.inspection import measure
+from toolchains.inspection import inspect_library, measure
 from toolchains.link import LinkRequest
 from toolchains.progress import Progress
 from toolchains.report import Report, Row
@@ -106,9 +106,12 @@ def build(program: Program, target: Target, options: Options, progress: Progress
         request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
         options.engine.run("toolchains.link", _write(work / "link.json", request))
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
-        report = run_checks(plan, target, options, work, progress)
+        report = msgspec.structs.replace(
+            run_checks(plan, target, options, work, progress),
+            inspections=tuple(inspect_library(work, manifest, target, (ROOT, work.resolve()))),
+        )
         sha256 = ""
-        if not report.failed():
+        if not report.failed() and not report.broken():
             members = [
                 f"lib{plan.library}.a",
                 f"lib{plan.library}.so",

@@ -27,6 +27,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     emulator: str = ""
 
 
+class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One promise of the library's files: whether it holds, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All checks of one library for one target."""
 
@@ -34,6 +42,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     target: str
     engine: str
     rows: tuple[Row, ...]
+    inspections: tuple[Inspection, ...] = ()
+
+    def broken(self) -> list[Inspection]:
+        """Promises that do not hold."""
+        return [each for each in self.inspections if not each.passed]
 
     def failed(self) -> list[Row]:
         """Rows that are neither passed nor skipped."""

@@ -67,7 +67,7 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
 
 def require(reports: Sequence[Report], *, skipped_too: bool) -> None:
     """CheckFailedError if a check failed, CheckSkippedError if one was due and did not run."""
-    failed = sum(len(report.failed()) for report in reports)
+    failed = sum(len(report.failed()) + len(report.broken()) for report in reports)
     skipped = sum(len(report.skipped()) for report in reports)
     if failed:
         raise CheckFailedError(f"{failed} check(s) failed; report.json has each")
@@ -99,6 +99,9 @@ def _number(value: float | None) -> str:
 
 
 def _print_problems(console: Console, report: Report) -> None:
+    for broken in report.broken():
+        text = f"broken promise: {report.target}: {broken.name}: {broken.detail}"
+        console.print(text, soft_wrap=True, markup=False)
     skipped: dict[tuple[str, str], int] = {}
     for row in report.rows:
         if row.status == "skipped":

@@ -1,0 +1,76 @@
+"""The inspection of a library sees each broken promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels.manifest import Manifest
+from kernels.models import read_model
+from tests.unit.test_listing import gemm, write
+from toolchains.inspection import inspect_library
+from toolchains.link import zig_environment
+from toolchains.pipeline import Options, build
+from toolchains.progress import Progress
+from toolchains.report import Inspection
+from toolchains.target import find_target
+
+TARGET = find_target("x86_64")
+BAD = """
+extern int puts(const char *);
+int counter = 1;
+int stray(void) { return counter += puts("PATH"); }
+int t_g(void) { return stray(); }
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, options: Options) -> Path:
+    folder = tmp_path_factory.mktemp("inspection")
+    result = build(read_model(write(folder, gemm())), TARGET, options, Progress())
+    assert result.report.inspections
+    assert not result.report.broken()
+    return options.build / "x86_64" / "t"
+
+
+def inspected(folder: Path) -> dict[str, Inspection]:
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    return {each.name: each for each in inspect_library(folder, manifest, TARGET, [folder])}
+
+
+def test_each_broken_promise_is_named(place: Path, tmp_path: Path) -> None:
+    for name in ("libt.a", "manifest.json"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    (tmp_path / "bad.c").write_text(BAD.replace("PATH", str(tmp_path)), encoding="utf-8")
+    zig = [sys.executable, "-m", "ziglang"]
+    compile_it = ["cc", "-target", TARGET.c.zig, "-fPIC", "-fno-sanitize=all", "-c", "bad.c", "-o", "bad.o"]
+    link_it = ["ld.lld", "-shared", "-z", "execstack", "-o", "libt.so", "bad.o"]
+    for command in (compile_it, link_it):
+        subprocess.run([*zig, *command], cwd=tmp_path, env=zig_environment(), check=True)
+    found = inspected(tmp_path)
+    assert {name for name, each in found.items() if not each.passed} == {
+        "undefined symbols",
+        "exported symbols",
+        "executable stack",
+        "writable data",
+        "paths of the build machine",
+    }
+    assert found["undefined symbols"].detail == "puts"
+    assert "stray" in found["exported symbols"].detail
+
+
+def test_another_machines_library_is_seen(place: Path) -> None:
+    manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
+    found = {each.name: each for each in inspect_library(place, manifest, find_target("s390x"), [])}
+    assert not found["machine"].passed
+
+
+def test_deep_stacks_are_seen(place: Path) -> None:
+    manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
+    deep = tuple(msgspec.structs.replace(kernel, stack_bytes=8193) for kernel in manifest.kernels)
+    found = inspect_library(place, msgspec.structs.replace(manifest, kernels=deep), TARGET, [])
+    assert [each.name for each in found if not each.passed] == ["stack use"]
