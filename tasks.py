@@ -63,7 +63,7 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
-MODEL = "a listing (.toml), or a name of the catalogue; see `invoke models` (default: resnet50)"
+MODEL = "a listing (.toml) or a name of the catalogue, several with commas, or 'all'; see `invoke models`"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 JOBS = "steps to run at once (default: the number of processors)"
 
@@ -156,11 +156,12 @@ def build(
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
     from toolchains import pipeline, summary
 
-    chosen, program, options, progress = _prepare(arch, model, engine, jobs, out, verbose)
+    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose)
     built = []
     try:
-        for target in chosen:
-            built += [pipeline.build(program, target, options, progress)]
+        for program in programs:
+            for target in chosen:
+                built += [pipeline.build(program, target, options, progress)]
     finally:
         options.engine.close()
         if built:
@@ -190,9 +191,13 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
 
-    chosen, program, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
     try:
-        reports = [pipeline.check_again(program, target, options, progress) for target in chosen]
+        reports = [
+            pipeline.check_again(program, target, options, progress)
+            for program in programs
+            for target in chosen
+        ]
     finally:
         options.engine.close()
     summary.print_reports(OUT, reports)
@@ -208,14 +213,13 @@ def _prepare(arch: str, model: str, engine: str, jobs: int, out: str, verbose: b
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give a positive number")
     chosen = find_targets(arch)
-    path = model_files.find_model(model)
-    program = model_files.read_model(path)
+    programs = [model_files.read_model(path) for path in model_files.find_models(model)]
     progress = Progress(verbose=verbose)
     runs_on, why = choose_engine(engine)
     progress.say(why)
     return (
         chosen,
-        program,
+        programs,
         Options(engine=runs_on, jobs=jobs or os.cpu_count() or 1, out=Path(out)),
         progress,
     )

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from kernels import check
 from kernels.codegen.header import header
 from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
@@ -25,15 +25,16 @@ from kernels.plan import Kernel, Plan
 from kernels.program import Program
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
-from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.checking import run_checks
 from toolchains.engines import Engine
 from toolchains.inspection import inspect_library, measure
 from toolchains.link import LinkRequest
 from toolchains.progress import Progress
-from toolchains.report import Report, Row
+from toolchains.report import Report
 from toolchains.target import Target
 
-VERSION = "0.1.0"
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+"""kernfit's own version."""
 LLVM_OF_TVM = "22"
 """The LLVM inside the pinned apache-tvm wheel (`target.llvm_version_major`)."""
 KERNELS_PER_PROCESS = 6
@@ -107,7 +108,7 @@ def build(program: Program, target: Target, options: Options, progress: Progress
         options.engine.run("toolchains.link", _write(work / "link.json", request))
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
         report = msgspec.structs.replace(
-            run_checks(plan, target, options, work, progress),
+            run_checks(plan, target, options.engine, options.jobs, work, progress),
             inspections=tuple(inspect_library(work, manifest, target, (ROOT, work.resolve()))),
         )
         sha256 = ""
@@ -263,87 +264,6 @@ def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
     return manifest
 
 
-# -- checking ------------------------------------------------------------------------
-
-
-def run_checks(plan: Plan, target: Target, options: Options, place: Path, progress: Progress) -> Report:
-    """Run every kernel of a linked library on every emulated CPU of its target, and judge."""
-    rows: list[Row] = []
-    folder = place / "check"
-    folder.mkdir(exist_ok=True)
-    kernels = {kernel.name: kernel for kernel in plan.kernels}
-    try:
-        shutil.copy(place / "runner", folder / "runner")
-        for kernel in plan.kernels:
-            arrays = check.make_inputs(kernel, target)
-            (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
-        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.checked_on)) as bar:
-            for cpu in target.checked_on:
-                for kernel in plan.kernels:
-                    (folder / f"{kernel.name}.out").unlink(missing_ok=True)
-
-                def judged(line: str, cpu: str = cpu) -> None:
-                    if line.startswith("{"):
-                        ended = msgspec.json.decode(line, type=Ended)
-                        row = _row(kernels[ended.kernel], target, cpu, ended, folder)
-                        rows.append(row)
-                        bar.advance(f"{row.kernel} {row.status}")
-
-                longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
-                request = EmulateRequest(
-                    target=target,
-                    cpu=cpu,
-                    runner="runner",
-                    jobs=options.jobs,
-                    runs=tuple(
-                        Run(
-                            kernel=kernel.name,
-                            input=f"{kernel.name}.in",
-                            output=f"{kernel.name}.out",
-                            timeout=60 + kernel.flops / 2e6,
-                        )
-                        for kernel in longest_first
-                    ),
-                )
-                options.engine.run(
-                    "toolchains.emulate", _write(folder / "emulate.json", request), on_line=judged
-                )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    lost = len(kernels) * len(target.checked_on) - len(rows)
-    if lost:
-        raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
-    order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
-    rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
-    return Report(
-        library=plan.library, target=target.name, engine=options.engine.identity(target), rows=tuple(rows)
-    )
-
-
-def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
-    if ended.outcome != "ran":
-        return Row(
-            kernel=kernel.name,
-            target=target.name,
-            cpu=cpu,
-            status=ended.outcome,
-            reason=ended.reason,
-            emulator=ended.emulator,
-        )
-    output = (folder / f"{kernel.name}.out").read_bytes()
-    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
-    return Row(
-        kernel=kernel.name,
-        target=target.name,
-        cpu=cpu,
-        status="pass" if verdict.passed else "wrong",
-        error=verdict.error,
-        bound=verdict.bound,
-        reason=verdict.reason,
-        emulator=ended.emulator,
-    )
-
-
 def check_again(program: Program, target: Target, options: Options, progress: Progress) -> Report:
     """Run the checks of the library that is already in the build folder."""
     place = options.build / target.name / program.name
@@ -354,4 +274,4 @@ def check_again(program: Program, target: Target, options: Options, progress: Pr
             f"nothing to check: {program.name} for {target.name} has not been built; run `invoke build`"
         ) from error
     options.engine.prepare(target, progress.detail)
-    return run_checks(plan, target, options, place, progress)
+    return run_checks(plan, target, options.engine, options.jobs, place, progress)

@@ -13,8 +13,9 @@ from toolchains.report import Report, Row
 
 
 def print_built(console: Console, built: Sequence[Built]) -> None:
-    """One row for each target, then the archives with their hashes."""
+    """One row for each model and target, then the archives with their hashes."""
     table = Table(box=None, header_style="bold")
+    table.add_column("model")
     table.add_column("target")
     for heading in (
         "kernels",
@@ -29,6 +30,7 @@ def print_built(console: Console, built: Sequence[Built]) -> None:
     for each in built:
         kernels = each.manifest.kernels
         table.add_row(
+            each.manifest.library,
             each.target,
             str(len(kernels)),
             f"{sum(k.code_bytes for k in kernels):,}",

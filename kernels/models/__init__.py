@@ -18,6 +18,13 @@ def catalog() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CATALOG.glob("*.toml"))}
 
 
+def find_models(words: str) -> tuple[Path, ...]:
+    """Models from a name or file, several with commas between, or `all` of the catalogue."""
+    if words.strip() == "all":
+        return tuple(catalog().values())
+    return tuple(dict.fromkeys(find_model(word.strip()) for word in words.split(",")))
+
+
 def find_model(word: str) -> Path:
     """A file, or a name of the catalogue; UsageError if it is neither."""
     if word in catalog():

@@ -124,11 +124,14 @@ class Family(abc.ABC):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """Floating-point operations of one call, a multiply-add counted as two."""
 
-    @abc.abstractmethod
     def plan(
         self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
     ) -> Planned:
-        """The schedule for a processor; `weights` are the operands known ahead of time."""
+        """The schedule for a processor, if there is anything to decide.
+
+        `weights` are the operands known ahead of time.
+        """
+        return Planned()
 
     @abc.abstractmethod
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:

@@ -18,7 +18,6 @@ from kernels.operators.base import (
     Entry,
     Epilogue,
     Estimate,
-    Planned,
     Shape,
     exact,
     positive,
@@ -26,7 +25,6 @@ from kernels.operators.base import (
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
-from toolchains.target import CPU
 
 
 class NoAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,12 +84,6 @@ class Map(ElementWise):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """One for each element."""
         return prod(shapes["y"])
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the outer axes, vectors along the last; axes are merged where they can be."""

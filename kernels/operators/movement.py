@@ -17,7 +17,6 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Planned,
     Shape,
     exact,
     positive,
@@ -28,7 +27,6 @@ from kernels.plan import Kernel, Operand
 from kernels.program import ElementType, Role, Tensor
 from kernels.schedules.channels import emit_map
 from kernels.schedules.copying import emit_copy
-from toolchains.target import CPU
 
 
 def strides_of(shape: Shape) -> tuple[int, ...]:
@@ -58,12 +56,6 @@ class Movement(Family):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """None."""
         return 0
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
 
 class TransposeAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,6 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Planned,
     Shape,
     positive,
 )
@@ -25,7 +24,6 @@ from kernels.operators.elementwise import NoAttributes, OneInput
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
-from toolchains.target import CPU
 
 MINIMUM_RANK = 3
 """Of a group normalisation's input: [batch, pixels, channels]."""
@@ -87,12 +85,6 @@ class _Normalization(Family):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """Eight for each element: mean, difference, square, sum, scaling, shift."""
         return 8 * prod(shapes["x"])
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
 
 def _sum(b: Any, start: Any, columns: int, element: Any) -> Any:

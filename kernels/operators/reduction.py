@@ -18,7 +18,6 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Planned,
     Shape,
     exact,
     positive,
@@ -27,7 +26,6 @@ from kernels.operators.elementwise import OneInput
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
-from toolchains.target import CPU
 
 
 class AxesAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,12 +80,6 @@ class Reduction(Family):
     def flops(self, attributes: AxesAttributes, shapes: Mapping[str, Shape]) -> int:
         """One for each element of the input."""
         return prod(shapes["x"])
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Vectors along the last axis: lanes are kept apart if it is kept, joined if it is reduced."""

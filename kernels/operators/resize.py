@@ -16,7 +16,6 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Planned,
     Shape,
     exact,
     positive,
@@ -25,7 +24,6 @@ from kernels.operators.window import Image
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules.channels import emit_map
-from toolchains.target import CPU
 
 
 class ResizeAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,12 +66,6 @@ class Resize(Family):
     def flops(self, attributes: ResizeAttributes, shapes: Mapping[str, Shape]) -> int:
         """Six for each element of a bilinear result: three interpolations."""
         return 6 * prod(shapes["y"]) if attributes.mode == "bilinear" else 0
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Coordinates in integers, channels in vectors."""

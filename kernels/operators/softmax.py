@@ -16,7 +16,6 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Planned,
     Shape,
     positive,
 )
@@ -26,7 +25,6 @@ from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
-from toolchains.target import CPU
 
 
 class AxisAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,12 +62,6 @@ class Softmax(Family):
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """Five for each element: maximum, difference, exponential, sum, scaling."""
         return 5 * prod(shapes["x"])
-
-    def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
-    ) -> Planned:
-        """Nothing to decide."""
-        return Planned()
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Rows that are contiguous are folded across lanes; others stand side by side in lanes."""

@@ -1,0 +1,98 @@
+"""Runs every kernel of a linked library on every processor of its target, and judges."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from kernels import check
+from kernels.errors import EngineError
+from kernels.plan import Kernel, Plan
+from toolchains.archive import write_whole
+from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.engines import Engine
+from toolchains.progress import Progress
+from toolchains.report import Report, Row
+from toolchains.target import Target
+
+
+def run_checks(
+    plan: Plan, target: Target, engine: Engine, jobs: int, place: Path, progress: Progress
+) -> Report:
+    """Run every kernel of a linked library on every emulated CPU of its target, and judge."""
+    rows: list[Row] = []
+    folder = place / "check"
+    folder.mkdir(exist_ok=True)
+    kernels = {kernel.name: kernel for kernel in plan.kernels}
+    try:
+        shutil.copy(place / "runner", folder / "runner")
+        for kernel in plan.kernels:
+            arrays = check.make_inputs(kernel, target)
+            (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
+        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.checked_on)) as bar:
+            for cpu in target.checked_on:
+                for kernel in plan.kernels:
+                    (folder / f"{kernel.name}.out").unlink(missing_ok=True)
+
+                def judged(line: str, cpu: str = cpu) -> None:
+                    if line.startswith("{"):
+                        ended = msgspec.json.decode(line, type=Ended)
+                        row = _row(kernels[ended.kernel], target, cpu, ended, folder)
+                        rows.append(row)
+                        bar.advance(f"{row.kernel} {row.status}")
+
+                longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
+                request = EmulateRequest(
+                    target=target,
+                    cpu=cpu,
+                    runner="runner",
+                    jobs=jobs,
+                    runs=tuple(
+                        Run(
+                            kernel=kernel.name,
+                            input=f"{kernel.name}.in",
+                            output=f"{kernel.name}.out",
+                            timeout=60 + kernel.flops / 2e6,
+                        )
+                        for kernel in longest_first
+                    ),
+                )
+                path = folder / "emulate.json"
+                write_whole(path, msgspec.json.encode(request))
+                engine.run("toolchains.emulate", path, on_line=judged)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    lost = len(kernels) * len(target.checked_on) - len(rows)
+    if lost:
+        raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
+    order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
+    rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
+    return Report(
+        library=plan.library, target=target.name, engine=engine.identity(target), rows=tuple(rows)
+    )
+
+
+def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+    if ended.outcome != "ran":
+        return Row(
+            kernel=kernel.name,
+            target=target.name,
+            cpu=cpu,
+            status=ended.outcome,
+            reason=ended.reason,
+            emulator=ended.emulator,
+        )
+    output = (folder / f"{kernel.name}.out").read_bytes()
+    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
+    return Row(
+        kernel=kernel.name,
+        target=target.name,
+        cpu=cpu,
+        status="pass" if verdict.passed else "wrong",
+        error=verdict.error,
+        bound=verdict.bound,
+        reason=verdict.reason,
+        emulator=ended.emulator,
+    )
