@@ -1,0 +1,58 @@
+"""The conductor takes no step's silence for success."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels.errors import EngineError
+from kernels.models import read_model
+from tests.unit.test_listing import gemm, write
+from toolchains.engines import STEP_TIMEOUT
+from toolchains.engines.local import LocalEngine
+from toolchains.pipeline import Options, build
+from toolchains.progress import Progress
+from toolchains.target import find_target
+
+
+class Muffled(LocalEngine):
+    """A local engine in which what one module says is lost."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def run(
+        self,
+        module: str,
+        request: Path,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float = STEP_TIMEOUT,
+    ) -> None:
+        super().run(module, request, on_line=None if module == self._module else on_line, timeout=timeout)
+
+
+class Idle(LocalEngine):
+    """A local engine that does not generate code."""
+
+    def run(self, module: str, request: Path, **others: object) -> None:
+        if module != "kernels.codegen":
+            super().run(module, request, **others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [(Muffled("toolchains.emulate"), "ended without a word"), (Idle(), "without an object for g")],
+)
+def test_a_step_that_says_or_does_nothing_is_an_error(
+    engine: LocalEngine, message: str, options: Options, tmp_path: Path
+) -> None:
+    program = read_model(write(tmp_path, gemm()))
+    quiet = msgspec.structs.replace(options, engine=engine, out=tmp_path / "out", build=tmp_path / "build")
+    with pytest.raises(EngineError, match=message):
+        build(program, find_target("riscv64"), quiet, Progress())
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in (tmp_path / "build" / "riscv64").iterdir() if path.is_dir()]
