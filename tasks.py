@@ -28,7 +28,7 @@ from kernels.errors import KernfitError, ResourceError, UsageError
 from toolchains.progress import Progress
 from toolchains.target import NATIVE, all_targets, find_targets
 
-OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 ROOT = Path(__file__).parent
 
