@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +43,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory, options: Options) -> tupl
     path = write(folder, body + conv("filters = 4, kernel = [3, 3]"), HEAD.replace('"t"', '"small"'))
     program = read_model(path)
     built = build(program, TARGET, options, Progress())
-    with tarfile.open(built.archive) as archive:
-        archive.extractall(folder, filter="data")
+    subprocess.run(["tar", "xf", str(built.archive)], cwd=folder, check=True)
     kernel = example_kernel(plan(program, TARGET))
     arrays = {}
     for operand in kernel.operands:
