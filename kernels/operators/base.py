@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import InputError
 from kernels.plan import Kernel, Operand, Packing
-from kernels.program import Attribute, Tensor
+from kernels.program import Attribute, Role, Tensor
 from toolchains.target import CPU
 
 Shape = tuple[int, ...]
@@ -203,6 +203,15 @@ def positive(key: str, values: Shape, *, rank: int | None = None) -> Shape:
         shown = values[0] if len(values) == 1 else list(values)
         raise InputError(f"{key} = {shown} must be positive", key=key)
     return values
+
+
+def from_one_input(attributes: msgspec.Struct, x: Shape, y: Shape, *, layout: str = "rows") -> Definition:
+    """The definition of an operator that makes y of a single input x, in the same layout."""
+    return Definition(
+        attributes=msgspec.to_builtins(attributes),
+        operands=(Tensor(name="x", shape=x, layout=layout, role=Role.INPUT),),
+        output=Tensor(name="y", shape=y, layout=layout, role=Role.OUTPUT),
+    )
 
 
 def exact(value: Array) -> Estimate:

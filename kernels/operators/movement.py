@@ -19,6 +19,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     exact,
+    from_one_input,
     positive,
 )
 from kernels.operators.elementwise import OneInput
@@ -47,11 +48,7 @@ class Movement(Family):
     def define(self, entry: Any) -> Definition:
         """The input x and the output y."""
         shape = positive("inputs.x", entry.inputs.x)
-        return Definition(
-            attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=shape, role=Role.INPUT),),
-            output=Tensor(name="y", shape=self.result(entry.attributes, [shape]), role=Role.OUTPUT),
-        )
+        return from_one_input(entry.attributes, shape, self.result(entry.attributes, [shape]))
 
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """None."""

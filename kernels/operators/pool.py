@@ -19,11 +19,11 @@ from kernels.operators.base import (
     Planned,
     Shape,
     exact,
+    from_one_input,
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
 from kernels.plan import Kernel
-from kernels.program import Role, Tensor
 from kernels.schedules import channels
 from toolchains.target import CPU
 
@@ -48,11 +48,7 @@ class _Pool(Family):
         window = slide(self.window_attributes(entry.attributes, entry.inputs.x), entry.inputs.x)
         shape = output_shape(window, entry.inputs.x, window.channels)
         layout = LAYOUTS[len(shape) - 2]
-        return Definition(
-            attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=entry.inputs.x, layout=layout, role=Role.INPUT),),
-            output=Tensor(name="y", shape=shape, layout=layout, role=Role.OUTPUT),
-        )
+        return from_one_input(entry.attributes, entry.inputs.x, shape, layout=layout)
 
     def window_attributes(self, attributes: Any, x: Shape) -> WindowAttributes:
         """The window that is slid over an image of shape `x`."""

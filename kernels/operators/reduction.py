@@ -20,11 +20,11 @@ from kernels.operators.base import (
     Family,
     Shape,
     exact,
+    from_one_input,
     positive,
 )
 from kernels.operators.elementwise import OneInput
 from kernels.plan import Kernel
-from kernels.program import Role, Tensor
 from kernels.schedules import channels
 
 
@@ -71,11 +71,7 @@ class Reduction(Family):
         kept = [1 if axis in axes else extent for axis, extent in enumerate(shape)]
         if not entry.attributes.keepdims:
             kept = [extent for axis, extent in enumerate(shape) if axis not in axes] or [1]
-        return Definition(
-            attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=shape, role=Role.INPUT),),
-            output=Tensor(name="y", shape=tuple(kept), role=Role.OUTPUT),
-        )
+        return from_one_input(entry.attributes, shape, tuple(kept))
 
     def flops(self, attributes: AxesAttributes, shapes: Mapping[str, Shape]) -> int:
         """One for each element of the input."""

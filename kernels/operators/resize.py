@@ -18,11 +18,11 @@ from kernels.operators.base import (
     Family,
     Shape,
     exact,
+    from_one_input,
     positive,
 )
 from kernels.operators.window import Image
 from kernels.plan import Kernel
-from kernels.program import Role, Tensor
 from kernels.schedules.channels import emit_map
 
 
@@ -55,13 +55,7 @@ class Resize(Family):
         """Tensors x and y."""
         shape = positive("inputs.x", entry.inputs.x, rank=4)
         height, width = positive("attributes.size", entry.attributes.size)
-        return Definition(
-            attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=shape, layout="NHWC", role=Role.INPUT),),
-            output=Tensor(
-                name="y", shape=(shape[0], height, width, shape[3]), layout="NHWC", role=Role.OUTPUT
-            ),
-        )
+        return from_one_input(entry.attributes, shape, (shape[0], height, width, shape[3]), layout="NHWC")
 
     def flops(self, attributes: ResizeAttributes, shapes: Mapping[str, Shape]) -> int:
         """Six for each element of a bilinear result: three interpolations."""

@@ -17,13 +17,13 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Shape,
+    from_one_input,
     positive,
 )
 from kernels.operators.elementary import exp, log
 from kernels.operators.elementwise import OneInput
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
-from kernels.program import Role, Tensor
 from kernels.schedules import channels
 
 
@@ -53,11 +53,7 @@ class Softmax(Family):
         """Tensors x and y of one shape."""
         shape = positive("inputs.x", entry.inputs.x)
         normalized((entry.attributes.axis,), len(shape))
-        return Definition(
-            attributes=msgspec.to_builtins(entry.attributes),
-            operands=(Tensor(name="x", shape=shape, role=Role.INPUT),),
-            output=Tensor(name="y", shape=shape, role=Role.OUTPUT),
-        )
+        return from_one_input(entry.attributes, shape, shape)
 
     def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
         """Five for each element: maximum, difference, exponential, sum, scaling."""
