@@ -175,6 +175,7 @@ def build(
         "model": MODEL,
         "engine": ENGINE,
         "jobs": JOBS,
+        "histogram": "show which instructions each kernel executed, by mnemonic",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what the emulator prints",
     },
@@ -185,6 +186,7 @@ def check(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    histogram: bool = False,
     require_checks: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -194,13 +196,14 @@ def check(
     chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
     try:
         reports = [
-            pipeline.check_again(program, target, options, progress)
+            pipeline.check_again(program, target, options, progress, histogram=histogram)
             for program in programs
             for target in chosen
         ]
     finally:
         options.engine.close()
     summary.print_reports(OUT, reports)
+    summary.print_histograms(OUT, reports)
     summary.require(reports, skipped_too=require_checks)
 
 

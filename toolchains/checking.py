@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from kernels import check
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from toolchains.archive import write_whole
+from toolchains.disassembly import Function, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
 from toolchains.progress import Progress
@@ -19,15 +21,27 @@ from toolchains.target import Target
 
 
 def run_checks(
-    plan: Plan, target: Target, engine: Engine, jobs: int, place: Path, progress: Progress
+    plan: Plan,
+    target: Target,
+    engine: Engine,
+    jobs: int,
+    place: Path,
+    progress: Progress,
+    *,
+    histogram: bool = False,
 ) -> Report:
-    """Run every kernel of a linked library on every emulated CPU of its target, and judge."""
+    """Run every kernel of a linked library on every emulated CPU of its target, and judge.
+
+    `histogram` also divides the counted instructions by their mnemonics.
+    """
     rows: list[Row] = []
     folder = place / "check"
     folder.mkdir(exist_ok=True)
     kernels = {kernel.name: kernel for kernel in plan.kernels}
     try:
-        shutil.copy(place / "runner", folder / "runner")
+        for name in ("runner", "counter.so"):
+            shutil.copy(place / name, folder / name)
+        code = functions(place / "runner", target)
         for kernel in plan.kernels:
             arrays = check.make_inputs(kernel, target)
             (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
@@ -39,7 +53,12 @@ def run_checks(
                 def judged(line: str, cpu: str = cpu) -> None:
                     if line.startswith("{"):
                         ended = msgspec.json.decode(line, type=Ended)
-                        row = _row(kernels[ended.kernel], target, cpu, ended, folder)
+                        kernel = kernels[ended.kernel]
+                        row = _row(kernel, target, cpu, ended, folder)
+                        if ended.blocks is not None:
+                            row = _counted(
+                                row, ended.blocks, code[kernel.symbol], target, histogram=histogram
+                            )
                         rows.append(row)
                         bar.advance(f"{row.kernel} {row.status}")
 
@@ -48,6 +67,7 @@ def run_checks(
                     target=target,
                     cpu=cpu,
                     runner="runner",
+                    counter="counter.so",
                     jobs=jobs,
                     runs=tuple(
                         Run(
@@ -55,6 +75,7 @@ def run_checks(
                             input=f"{kernel.name}.in",
                             output=f"{kernel.name}.out",
                             timeout=60 + kernel.flops / 2e6,
+                            code=(code[kernel.symbol].start, code[kernel.symbol].end),
                         )
                         for kernel in longest_first
                     ),
@@ -83,6 +104,8 @@ def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -
             status=ended.outcome,
             reason=ended.reason,
             emulator=ended.emulator,
+            insns_reason=ended.uncounted,
+            vector_bits=ended.vector_bits or None,
         )
     output = (folder / f"{kernel.name}.out").read_bytes()
     verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
@@ -95,4 +118,23 @@ def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -
         bound=verdict.bound,
         reason=verdict.reason,
         emulator=ended.emulator,
+        insns_reason=ended.uncounted,
+        vector_bits=ended.vector_bits or None,
+    )
+
+
+def _counted(
+    row: Row,
+    blocks: Iterable[tuple[int, int, int]],
+    function: Function,
+    target: Target,
+    *,
+    histogram: bool,
+) -> Row:
+    executed = list(function.executed(blocks))
+    return msgspec.structs.replace(
+        row,
+        insns=sum(runs for _, runs in executed),
+        vector_insns=vector_instructions(executed, target),
+        mnemonics=mnemonics(executed) if histogram else None,
     )

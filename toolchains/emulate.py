@@ -6,10 +6,8 @@ right is not judged here.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,10 +16,10 @@ from typing import Literal
 
 import msgspec
 
+from toolchains.emulators import PROBE_SECONDS, find_emulator
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
-PROBE_SECONDS = 30.0
 RUNNER_FAULTS = {
     2: "the runner does not know this kernel",
     3: "the runner could not read its input or write its output",
@@ -34,56 +32,47 @@ Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call of one kernel; files are relative to the request's folder."""
+    """One call of one kernel; files are relative to the request's folder.
+
+    `code` is where the kernel's function begins and ends in the runner.
+    """
 
     kernel: str
     input: str
     output: str
     timeout: float
+    code: tuple[int, int]
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All runs of one library on one processor: a name of QEMU's, or `native`."""
+    """All runs of one library on one processor: a name of QEMU's, or `native`.
+
+    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder.
+    """
 
     target: Target
     cpu: str
     runner: str
+    counter: str
     runs: tuple[Run, ...]
     jobs: int
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a run ended; `ran` means that there is an output to be judged."""
+    """How a run ended; `ran` means that there is an output to be judged.
+
+    `blocks` tell of each block of the kernel's instructions its address, its length in
+    instructions, and how often it ran; or `uncounted` says why there are none.
+    `vector_bits` was read from the processor, where its vectors have no fixed length.
+    """
 
     kernel: str
     outcome: Outcome
     reason: str = ""
     emulator: str = ""
-
-
-def cache_folder() -> Path:
-    """Where `invoke setup` keeps what it unpacks without rights."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "kernfit"
-
-
-def find_emulator(binary: str) -> Path | None:
-    """The emulator on the search path or in setup's cache, linked statically or not."""
-    cached = cache_folder() / "qemu" / "usr" / "bin"
-    for name in (f"{binary}-static", binary):
-        found = shutil.which(name)
-        if found:
-            return Path(found)
-        if (cached / name).is_file():
-            return cached / name
-    return None
-
-
-def emulator_version(emulator: Path) -> tuple[int, int, int]:
-    """The version that QEMU tells of itself."""
-    output = run([str(emulator), "--version"], timeout=PROBE_SECONDS).output
-    found = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", output)
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else (0, 0, 0)
+    blocks: tuple[tuple[int, int, int], ...] | None = None
+    uncounted: str = ""
+    vector_bits: int = 0
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +81,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     name: str = ""
     reason: str = ""
+    uncounted: str = ""
+    vector_bits: int = 0
 
 
 def emulate(request: EmulateRequest, folder: Path) -> None:
@@ -120,15 +111,18 @@ def find_machine(target: Target, cpu: str) -> Machine:
     if cpu == NATIVE:
         return _native(target.native)
     binary = target.qemu.binary
-    emulator = find_emulator(binary)
+    emulator = find_emulator(target.qemu)
     if emulator is None:
         return Machine(reason=f"{binary} is not installed; `invoke setup` brings it")
-    number = emulator_version(emulator)
-    name = f"{binary} {'.'.join(map(str, number))}"
-    if number[:2] < target.qemu.minimum:
+    if emulator.version[:2] < target.qemu.minimum:
         wanted = ".".join(map(str, target.qemu.minimum))
-        return Machine(name=name, reason=f"{name} is older than {wanted}, which this target needs")
-    return Machine(command=(str(emulator), "-cpu", cpu), name=name)
+        reason = f"{emulator.name} is older than {wanted}, which this target needs"
+        return Machine(name=emulator.name, reason=reason)
+    return Machine(
+        command=(str(emulator.path), "-cpu", cpu),
+        name=emulator.name,
+        uncounted="" if emulator.loads_plugins else f"{emulator.name} loads no plugins",
+    )
 
 
 def _native(native: Native | None) -> Machine:
@@ -143,21 +137,40 @@ def _native(native: Native | None) -> Machine:
     if missing:
         return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
     model = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
-    return Machine(name=model[1] if model else here)
+    return Machine(
+        name=model[1] if model else here, uncounted="it ran on the processor itself, which counts nothing"
+    )
 
 
 def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
-    """The machine, with a reason if it cannot run even an empty call."""
-    finished = run([*machine.command, str(folder / request.runner)], timeout=PROBE_SECONDS, cwd=folder)
-    if finished.status == 0:
+    """The machine, with a reason if it cannot run even an empty call, or has other vectors."""
+    vectors = request.target.cpu.scalable
+    words = ["vector"] if vectors else []
+    runner = str(folder / request.runner)
+    finished = run([*machine.command, runner, *words], timeout=PROBE_SECONDS, cwd=folder)
+    if finished.status != 0:
+        last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
+        reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
+        return msgspec.structs.replace(machine, reason=reason)
+    if not vectors:
         return machine
-    last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
-    reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
-    return msgspec.structs.replace(machine, reason=reason)
+    bits = int(finished.output)
+    asked = re.search(r"\bvlen=(\d+)", request.cpu)
+    if bits < request.target.cpu.vector_bits or (asked and bits != int(asked[1])):
+        reason = f"-cpu {request.cpu} has vectors of {bits} bits"
+        return msgspec.structs.replace(machine, reason=reason)
+    return msgspec.structs.replace(machine, vector_bits=bits)
 
 
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
-    command = [*machine.command, str(folder / request.runner), each.kernel, each.input, each.output]
+    counts = folder / f"{each.output}.blocks"
+    plugin = []
+    if not machine.uncounted:
+        start, end = each.code
+        words = (str(folder / request.counter), f"from={start}", f"to={end}", f"out={counts}")
+        plugin = ["-plugin", ",".join(words)]
+    runner = [str(folder / request.runner), each.kernel, each.input, each.output]
+    command = [*machine.command, *plugin, *runner]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
     reason = ""
@@ -172,7 +185,28 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
     elif finished.status:
         reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")
         outcome = "crash"
-    return Ended(kernel=each.kernel, outcome=outcome, reason=reason, emulator=machine.name)
+    blocks = None
+    uncounted = machine.uncounted
+    if not uncounted and outcome == "ran":
+        blocks = _blocks(counts)
+    elif not uncounted:
+        uncounted = "the kernel did not end well"
+    return Ended(
+        kernel=each.kernel,
+        outcome=outcome,
+        reason=reason,
+        emulator=machine.name,
+        blocks=blocks,
+        uncounted=uncounted,
+        vector_bits=machine.vector_bits,
+    )
+
+
+def _blocks(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """What the counter wrote."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    path.unlink()
+    return tuple((int(address), int(length), int(runs)) for address, length, runs in map(str.split, lines))
 
 
 def _print(ended: Ended) -> None:

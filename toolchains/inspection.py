@@ -11,7 +11,8 @@ from elftools.elf.elffile import ELFFile
 
 from kernels.errors import KernfitError
 from kernels.manifest import Manifest, Measured
-from toolchains.report import Inspection
+from toolchains.disassembly import functions, vector_instructions
+from toolchains.report import Inspection, Row
 from toolchains.target import Target
 
 ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", ".TOC."}
@@ -96,6 +97,7 @@ def inspect_library(
     name = manifest.library
     with (folder / f"lib{name}.so").open("rb") as stream:
         found = list(_promises(ELFFile(stream), name, target))
+    found.append(_vectors(folder / f"lib{name}.so", manifest, target))
     deepest = max(manifest.kernels, key=lambda kernel: kernel.stack_bytes)
     found.append(
         Inspection(
@@ -113,6 +115,44 @@ def inspect_library(
     found.append(
         Inspection(name="paths of the build machine", passed=not named, detail=", ".join(named) or "none")
     )
+    return found
+
+
+def vectorised(manifest: Manifest, target: Target) -> list[str]:
+    """The kernels whose tile is at least a vector wide: vector instructions are due in them."""
+    lanes = target.cpu.vector_bits // 32
+    return [each.name for each in manifest.kernels if lanes and int(each.schedule.get("nr", 0)) >= lanes]
+
+
+def _vectors(path: Path, manifest: Manifest, target: Target) -> Inspection:
+    code = functions(path, target)
+    counts = {
+        kernel.name: vector_instructions(((text, 1) for text in code[kernel.symbol].texts), target)
+        for kernel in manifest.kernels
+    }
+    missing = [name for name in vectorised(manifest, target) if not counts[name]]
+    detail = f"in {sum(map(bool, counts.values()))} of {len(counts)} kernels"
+    if missing:
+        detail += f", but not in {', '.join(missing)}"
+    return Inspection(name="vector instructions", passed=not missing, detail=detail)
+
+
+def inspect_runs(rows: Iterable[Row], manifest: Manifest, target: Target) -> list[Inspection]:
+    """Whether vectors really ran on each emulated processor, as far as runs were counted."""
+    due = set(vectorised(manifest, target))
+    counted: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.insns is not None and row.kernel in due:
+            counted.setdefault(row.cpu, []).append(row)
+    found = []
+    for cpu, each in counted.items():
+        idle = [row.kernel for row in each if not row.vector_insns]
+        share = sum(row.vector_insns or 0 for row in each) / sum(row.insns or 0 for row in each)
+        detail = f"{100 * share:.0f} % of the instructions of {len(each)} kernels"
+        lengths = {row.vector_bits for row in each if row.vector_bits}
+        detail += "".join(f", {bits} bits long" for bits in sorted(lengths))
+        detail += f"; none in {', '.join(idle)}" if idle else ""
+        found.append(Inspection(name=f"vector instructions run on {cpu}", passed=not idle, detail=detail))
     return found
 
 

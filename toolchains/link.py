@@ -7,6 +7,7 @@ they are the same bytes; the runner is linked by the engine's own C compiler.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -37,7 +38,7 @@ class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def link(request: LinkRequest, folder: Path) -> None:
-    """Make `lib<library>.a`, `lib<library>.so` and `runner` in `folder`."""
+    """Make `lib<library>.a`, `lib<library>.so`, `runner` and `counter.so` in `folder`."""
     name = request.plan.library
     objects = [f"{kernel.symbol}.o" for kernel in request.plan.kernels]
     zig = [sys.executable, "-m", "ziglang"]
@@ -96,6 +97,31 @@ def link(request: LinkRequest, folder: Path) -> None:
         ],
         folder,
     )
+    _tool(counter(), folder)
+
+
+def counter() -> list[str]:
+    """The command that makes `counter.so`, a plugin for the QEMU of the machine it runs on."""
+    return [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        f"{platform.machine()}-linux-gnu",
+        "-O1",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-nostdlib",
+        "-shared",
+        "-o",
+        "counter.so",
+        str(RUNNER / "counter.c"),
+    ]
 
 
 def compiler(kind: Literal["zig", "gcc"], target: Target) -> list[str]:

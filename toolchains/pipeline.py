@@ -27,7 +27,7 @@ from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import run_checks
 from toolchains.engines import Engine
-from toolchains.inspection import inspect_library, measure
+from toolchains.inspection import inspect_library, inspect_runs, measure
 from toolchains.link import LinkRequest
 from toolchains.progress import Progress
 from toolchains.report import Report
@@ -107,10 +107,12 @@ def build(program: Program, target: Target, options: Options, progress: Progress
         request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
         options.engine.run("toolchains.link", _write(work / "link.json", request))
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
-        report = msgspec.structs.replace(
-            run_checks(plan, target, options.engine, options.jobs, work, progress),
-            inspections=tuple(inspect_library(work, manifest, target, (ROOT, work.resolve()))),
+        report = run_checks(plan, target, options.engine, options.jobs, work, progress)
+        inspections = (
+            *inspect_library(work, manifest, target, (ROOT, work.resolve())),
+            *inspect_runs(report.rows, manifest, target),
         )
+        report = msgspec.structs.replace(report, inspections=inspections)
         sha256 = ""
         if not report.failed() and not report.broken():
             members = [
@@ -264,7 +266,9 @@ def _describe(plan: Plan, target: Target, work: Path) -> Manifest:
     return manifest
 
 
-def check_again(program: Program, target: Target, options: Options, progress: Progress) -> Report:
+def check_again(
+    program: Program, target: Target, options: Options, progress: Progress, *, histogram: bool = False
+) -> Report:
     """Run the checks of the library that is already in the build folder."""
     place = options.build / target.name / program.name
     try:
@@ -274,4 +278,4 @@ def check_again(program: Program, target: Target, options: Options, progress: Pr
             f"nothing to check: {program.name} for {target.name} has not been built; run `invoke build`"
         ) from error
     options.engine.prepare(target, progress.detail)
-    return run_checks(plan, target, options.engine, options.jobs, place, progress)
+    return run_checks(plan, target, options.engine, options.jobs, place, progress, histogram=histogram)

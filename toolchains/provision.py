@@ -16,7 +16,7 @@ import msgspec
 
 from kernels.errors import EngineError
 from toolchains.cache import versions
-from toolchains.emulate import cache_folder, emulator_version, find_emulator
+from toolchains.emulators import cache_folder, find_emulator
 from toolchains.process import run
 from toolchains.target import Target, all_targets
 
@@ -73,20 +73,19 @@ def examine() -> list[Finding]:
 
 def _emulator(target: Target) -> Finding:
     name = f"{target.qemu.binary} ({target.name})"
-    emulator = find_emulator(target.qemu.binary)
+    emulator = find_emulator(target.qemu)
     if emulator is None:
         return Finding(name=name, state="missing", detail="not found", mend="invoke setup")
-    number = emulator_version(emulator)
-    text = ".".join(map(str, number))
-    if number[:2] < target.qemu.minimum:
+    if emulator.version[:2] < target.qemu.minimum:
         wanted = ".".join(map(str, target.qemu.minimum))
         return Finding(
             name=name,
             state="missing",
-            detail=f"{text} is older than {wanted}",
+            detail=f"{emulator.name} is older than {wanted}",
             mend=f"install a newer {target.qemu.binary}, or use --engine docker",
         )
-    return Finding(name=name, state="here", detail=f"{text}, {emulator}")
+    counts = "counts instructions" if emulator.loads_plugins else "loads no plugins, so it cannot count"
+    return Finding(name=name, state="here", detail=f"{emulator.name}, {counts}: {emulator.path}")
 
 
 def docker_version() -> tuple[str, str]:
@@ -109,22 +108,26 @@ def provide(say: Say) -> None:
 
 
 def _provide_emulators(say: Say) -> None:
-    missing = [t for t in all_targets().values() if find_emulator(t.qemu.binary) is None]
-    if not missing:
+    """Debian's qemu-user: of its two packages the one that may load plugins, which count."""
+    qemus = [target.qemu for target in all_targets().values()]
+    missing = [qemu for qemu in qemus if find_emulator(qemu) is None]
+    packaged = all(shutil.which(qemu.binary) for qemu in qemus)
+    may_install = _rights() is not None and shutil.which("apt-get") is not None
+    if not missing and (packaged or not may_install):
         say("QEMU: here already, nothing to do")
         return
     if shutil.which("apt-get") is None:
         say("QEMU: left out: this machine has no apt-get; install QEMU's user mode from its packages")
         return
-    if _rights() is not None:
-        say("QEMU: installing qemu-user-static")
-        reason = _install(["qemu-user-static"])
+    if may_install:
+        say("QEMU: installing qemu-user")
+        reason = _install(["qemu-user"])
     else:
         say(f"QEMU: no rights to install packages: unpacking it into {cache_folder() / 'qemu'}")
         reason = _unpack_emulators()
-    missing = [t for t in missing if find_emulator(t.qemu.binary) is None]
+    missing = [qemu for qemu in qemus if find_emulator(qemu) is None]
     if missing:
-        names = ", ".join(sorted({t.qemu.binary for t in missing}))
+        names = ", ".join(sorted({qemu.binary for qemu in missing}))
         say(
             f"QEMU: left out: {names} could not be had ({reason or 'not in the package'}); "
             "checks on these targets will be skipped"

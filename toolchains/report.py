@@ -12,7 +12,10 @@ Status = Literal["pass", "wrong", "illegal", "crash", "timeout", "skipped"]
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kernel on one emulated CPU. `error` and `bound` are of the worst element.
 
-    `insns` counts guest instructions, and is null where `insns_reason` says why.
+    `insns` counts the instructions that one call of the kernel executes, and is null where
+    `insns_reason` says why; `vector_insns` of them worked on vectors. `mnemonics` divides
+    them, where a histogram was asked for. `vector_bits` is the length of a vector, read
+    from the running processor where the instruction set leaves it open.
     """
 
     kernel: str
@@ -22,7 +25,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     error: float | None = None
     bound: float | None = None
     insns: int | None = None
-    insns_reason: str = "not counted: no counting plugin is loaded"
+    insns_reason: str = ""
+    vector_insns: int | None = None
+    vector_bits: int | None = None
+    mnemonics: dict[str, int] | None = None
     reason: str = ""
     emulator: str = ""
 

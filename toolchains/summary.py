@@ -55,16 +55,47 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
     table = Table(box=None, header_style="bold")
     for heading in ("kernel", "target", "cpu", "status"):
         table.add_column(heading, overflow="fold")
-    for heading in ("error", "bound"):
+    for heading in ("error", "bound", "instructions", "on vectors"):
         table.add_column(heading, justify="right")
     for report in reports:
         for row in report.rows:
             table.add_row(
-                row.kernel, row.target, row.cpu, row.status, _number(row.error), _number(row.bound)
+                row.kernel,
+                row.target,
+                row.cpu,
+                row.status,
+                _number(row.error),
+                _number(row.bound),
+                "-" if row.insns is None else f"{row.insns:,}",
+                _share(row.vector_insns, row.insns),
             )
     console.print(table)
     for report in reports:
         _print_problems(console, report)
+        for reason in dict.fromkeys(row.insns_reason for row in report.rows if row.insns_reason):
+            console.print(f"{report.target}: instructions not counted: {reason}", soft_wrap=True)
+
+
+SHOWN_MNEMONICS = 12
+
+
+def print_histograms(console: Console, reports: Sequence[Report]) -> None:
+    """For each kernel and CPU, the mnemonics that were executed most, with bars."""
+    for report in reports:
+        for row in report.rows:
+            if not row.mnemonics or not row.insns:
+                continue
+            console.print(f"\n[bold]{row.kernel}[/bold] for {row.target} on {row.cpu}: {row.insns:,}")
+            table = Table(box=None, show_header=False, padding=(0, 1))
+            for justify in ("left", "right", "right", "left"):
+                table.add_column(justify=justify)
+            shown = list(row.mnemonics.items())[:SHOWN_MNEMONICS]
+            rest = row.insns - sum(count for _, count in shown)
+            for mnemonic, count in [*shown, (f"{len(row.mnemonics) - len(shown)} others", rest)]:
+                if count:
+                    bar = "█" * round(40 * count / row.insns)
+                    table.add_row(mnemonic, f"{count:,}", _share(count, row.insns), bar)
+            console.print(table)
 
 
 def require(reports: Sequence[Report], *, skipped_too: bool) -> None:
@@ -98,6 +129,10 @@ def _worst(report: Report) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "-" if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 
 def _print_problems(console: Console, report: Report) -> None:

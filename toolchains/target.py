@@ -57,7 +57,8 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     `register_group` is the number of registers that one instruction may treat as one
     (RISC-V's LMUL). `fma_latency` is in cycles and `fma_per_cycle` counts vector
     instructions. `lane_operand` says that a multiply-add takes one lane of a vector as
-    its scalar factor.
+    its scalar factor. `scalable` vectors may be longer than `vector_bits`; the running
+    processor tells their length.
     """
 
     source: str
@@ -71,6 +72,7 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     register_group: int = 1
     lane_operand: bool = False
     memory_operand: bool = False
+    scalable: bool = False
     flushes_subnormals: bool = False
 
     @property
@@ -113,6 +115,18 @@ class Qemu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     minimum: tuple[int, int] = (7, 2)
 
 
+class Disassembler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Capstone's names of the instruction set (CS_ARCH_*, CS_MODE_*).
+
+    `vector` is a regular expression that finds a vector instruction in what Capstone
+    writes: the mnemonic, a space, the operands. It is empty on a scalar machine.
+    """
+
+    arch: str
+    modes: tuple[str, ...]
+    vector: str = ""
+
+
 class Native(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo."""
 
@@ -134,6 +148,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     llvm: LLVM
     c: C
     qemu: Qemu
+    disassembler: Disassembler
     native: Native | None = None
 
     @property

@@ -14,7 +14,7 @@ import pytest
 
 from kernels.models import read_model
 from tests.conftest import ROOT
-from toolchains.emulate import find_emulator
+from toolchains.emulators import find_emulator
 from toolchains.link import compiler, zig_environment
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
@@ -52,9 +52,9 @@ def program(tmp_path_factory: pytest.TempPathFactory, options: Options) -> list[
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     if platform.machine() == "x86_64" and " avx2 " in flags and " fma " in flags:
         return [str(folder / "exhaustive")]
-    emulator = find_emulator(target.qemu.binary)
+    emulator = find_emulator(target.qemu)
     assert emulator is not None
-    return [str(emulator), "-cpu", target.qemu.cpus[0], str(folder / "exhaustive")]
+    return [str(emulator.path), "-cpu", target.qemu.cpus[0], str(folder / "exhaustive")]
 
 
 def errors(command: list[str], stride: int) -> dict[str, float]:

@@ -12,11 +12,11 @@ import pytest
 from kernels.manifest import Manifest
 from kernels.models import read_model
 from tests.unit.test_listing import gemm, write
-from toolchains.inspection import inspect_library
+from toolchains.inspection import inspect_library, inspect_runs
 from toolchains.link import zig_environment
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
-from toolchains.report import Inspection
+from toolchains.report import Inspection, Row
 from toolchains.target import find_target
 
 TARGET = find_target("x86_64")
@@ -31,7 +31,7 @@ int t_g(void) { return stray(); }
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, options: Options) -> Path:
     folder = tmp_path_factory.mktemp("inspection")
-    result = build(read_model(write(folder, gemm())), TARGET, options, Progress())
+    result = build(read_model(write(folder, gemm(n="32"))), TARGET, options, Progress())
     assert result.report.inspections
     assert not result.report.broken()
     return options.build / "x86_64" / "t"
@@ -57,10 +57,22 @@ def test_each_broken_promise_is_named(place: Path, tmp_path: Path) -> None:
         "exported symbols",
         "executable stack",
         "writable data",
+        "vector instructions",
         "paths of the build machine",
     }
     assert found["undefined symbols"].detail == "puts"
+    assert found["vector instructions"].detail == "in 0 of 1 kernels, but not in g"
     assert "stray" in found["exported symbols"].detail
+
+
+def test_vectors_that_did_not_run_are_seen(place: Path) -> None:
+    manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
+    row = Row(kernel="g", target="x86_64", cpu="max", status="pass", insns=100, vector_insns=40)
+    (fine,) = inspect_runs([row], manifest, TARGET)
+    assert fine.passed
+    assert "40 %" in fine.detail
+    (idle,) = inspect_runs([msgspec.structs.replace(row, vector_insns=0)], manifest, TARGET)
+    assert not idle.passed
 
 
 def test_another_machines_library_is_seen(place: Path) -> None:

@@ -18,7 +18,7 @@ from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.pack import unpack
 from tests.unit.test_listing import HEAD, conv, gemm, write
-from toolchains.emulate import find_emulator
+from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
@@ -61,9 +61,9 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory, options: Options) -> tupl
 
 def run(program: Path) -> list[str]:
     """What a program for x86-64 prints, under QEMU."""
-    emulator = find_emulator(TARGET.qemu.binary)
+    emulator = find_emulator(TARGET.qemu)
     assert emulator is not None
-    command = [str(emulator), "-cpu", TARGET.qemu.cpus[0], str(program)]
+    command = [str(emulator.path), "-cpu", TARGET.qemu.cpus[0], str(program)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 

@@ -13,9 +13,10 @@ from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.plan import Plan
 from tests.unit.test_listing import gemm, write
+from toolchains.disassembly import functions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines.local import LocalEngine
-from toolchains.link import RUNNER, compiler, runner_table, zig_environment
+from toolchains.link import RUNNER, compiler, counter, runner_table, zig_environment
 from toolchains.target import Target, find_target
 
 GOOD = "for (int i = 0; i < 6; i++) c[i] = 1.0f;"
@@ -65,14 +66,17 @@ def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: s
         "table.c",
         "kernel.c",
     ]
-    subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
+    for each in (command, counter()):
+        subprocess.run(each, cwd=folder, env=zig_environment(), check=True)
+    code = functions(folder / "runner", target)[f"{name}_g"]
     (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
     request = EmulateRequest(
         target=target,
         cpu=cpu or target.qemu.cpus[0],
         runner="runner",
+        counter="counter.so",
         jobs=1,
-        runs=(Run(kernel="g", input="g.in", output="g.out", timeout=3),),
+        runs=(Run(kernel="g", input="g.in", output="g.out", timeout=3, code=(code.start, code.end)),),
     )
     (folder / "r.json").write_bytes(msgspec.json.encode(request))
     lines: list[str] = []
@@ -113,6 +117,31 @@ def test_a_cpu_that_the_emulator_lacks_is_skipped_with_its_reason(tmp_path: Path
     ended = emulated(tmp_path, find_target("riscv64"), planned, GOOD, check=CHECK, cpu="rv64,nonsense=true")
     assert ended.outcome == "skipped"
     assert "does not take -cpu rv64,nonsense=true" in ended.reason
+
+
+def test_a_vector_length_that_was_not_asked_for_is_skipped(tmp_path: Path, planned: Plan) -> None:
+    target = find_target("riscv64-rvv256")
+    ended = emulated(
+        tmp_path, target, planned, GOOD, check=CHECK, cpu="rv64,v=true,vext_spec=v1.0,vlen=128"
+    )
+    assert ended.outcome == "skipped"
+    assert "has vectors of 128 bits" in ended.reason
+
+
+@pytest.mark.parametrize("target", ["aarch64", "armv7", "i686", "ppc64le", "riscv64", "s390x", "x86_64"])
+def test_instructions_are_counted_one_by_one(tmp_path: Path, planned: Plan, target: str) -> None:
+    totals = []
+    for number, extra in enumerate(("", "nop; nop; nop; ")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        loop = f'for (int i = 0; i < 1000; i++) __asm__ volatile("nop; {extra}" ::: "memory");'
+        twice = [
+            emulated(folder, find_target(target), planned, f"{GOOD} {loop}", check=CHECK) for _ in "12"
+        ]
+        assert twice[0].blocks == twice[1].blocks
+        totals.append(sum(length * runs for _, length, runs in twice[0].blocks or ()))
+    assert totals[0] > 2000, "a nop and a jump for each turn, at least"
+    assert 3000 <= totals[1] - totals[0] < 3016, "three for each turn, and what aligns the loop"
 
 
 def test_no_emulator_is_skipped_with_what_to_do(tmp_path: Path, planned: Plan) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from kernels.errors import EngineError, ResourceError
-from toolchains.emulate import cache_folder
+from toolchains.emulators import cache_folder, find_emulator
 from toolchains.engines import STEP_TIMEOUT
 from toolchains.process import end_all, run
 from toolchains.target import Target
@@ -28,8 +28,9 @@ class LocalEngine:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
     def identity(self, target: Target) -> str:
-        """The engine's name; its tools are pinned with kernfit."""
-        return self.name
+        """The engine's name and the emulator; its other tools are pinned with kernfit."""
+        emulator = find_emulator(target.qemu) if target.qemu.cpus else None
+        return f"{self.name} {emulator.name}" if emulator else self.name
 
     def run(
         self,

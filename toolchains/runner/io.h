@@ -7,6 +7,10 @@ long io_open(const char *path, int writing);
 /* Up to `size` bytes; how many there were, or negative. */
 long io_read(long handle, void *buffer, unsigned long size);
 long io_write(long handle, const void *buffer, unsigned long size);
+/* Tells a counter, if there is one, that a kernel begins or ends (marks.h). */
+void io_mark(long descriptor);
+/* The length of the running processor's vectors, where they have no fixed one; else 0. */
+unsigned long io_vector_bits(void);
 void io_exit(int status) __attribute__((noreturn));
 
 #endif

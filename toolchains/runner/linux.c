@@ -20,7 +20,7 @@ __attribute__((used, noreturn)) void runner_start(long *stack)
 }
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, EXIT = 60, OPENAT = 257 };
+enum { READ = 0, WRITE = 1, EXIT = 60, CLOSE = 3, OPENAT = 257 };
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -32,7 +32,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return result;
 }
 #elif defined(__aarch64__)
-enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
 __asm__(".globl _start\n_start: mov x0, sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -45,7 +45,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return x0;
 }
 #elif defined(__arm__)
-enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 322 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 322 };
 __asm__(".globl _start\n_start: mov r0, sp\n bic sp, sp, #7\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -58,7 +58,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return r0;
 }
 #elif defined(__riscv) && __riscv_xlen == 64
-enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
 __asm__(".globl _start\n_start: .option push\n .option norelax\n la gp, __global_pointer$\n"
         " .option pop\n mv a0, sp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -72,7 +72,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return a0;
 }
 #elif defined(__s390x__)
-enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 288 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 288 };
 __asm__(".globl _start\n_start: lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -85,7 +85,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return r2;
 }
 #elif defined(__i386__)
-enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 295 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 295 };
 __asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n"
         " call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -97,7 +97,7 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__powerpc64__)
 /* ELFv2: the table of contents' pointer in r2, a frame of 32 bytes and more below the stack. */
-enum { READ = 3, WRITE = 4, EXIT = 1, OPENAT = 286 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 286 };
 __asm__(".globl _start\n_start: bcl 20,31,1f\n1: mflr 30\n addis 2,30,.TOC.-1b@ha\n"
         " addi 2,2,.TOC.-1b@l\n mr 3,1\n clrrdi 1,1,4\n li 0,0\n stdu 0,-64(1)\n"
         " bl runner_start\n nop\n");
@@ -116,7 +116,7 @@ static long system_call(long number, long a, long b, long c, long d)
     return r3;
 }
 #elif defined(__loongarch64)
-enum { READ = 63, WRITE = 64, EXIT = 93, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
 __asm__(".globl _start\n_start: move $a0, $sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -146,6 +146,22 @@ long io_read(long handle, void *buffer, unsigned long size)
 long io_write(long handle, const void *buffer, unsigned long size)
 {
     return system_call(WRITE, handle, (long)buffer, (long)size, 0);
+}
+
+void io_mark(long descriptor)
+{
+    system_call(CLOSE, descriptor, 0, 0, 0);
+}
+
+unsigned long io_vector_bits(void)
+{
+#if defined(__riscv)
+    unsigned long bytes;
+    __asm__ volatile("csrr %0, 0xc22" : "=r"(bytes)); /* vlenb; RISC-V V extension 1.0, 3.6 */
+    return 8 * bytes;
+#else
+    return 0;
+#endif
 }
 
 void io_exit(int status)

@@ -1,4 +1,6 @@
 /* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results.
+ * runner vector: print the length of a vector in bits, read from the processor.
+ * runner: do nothing, to see whether it can be run at all.
  *
  * Needs no C library. Tensors lie off any vector's alignment, as the header allows, and
  * between guards, whose bytes must be untouched afterwards.
@@ -7,6 +9,7 @@
  * other than 0, 5 the kernel wrote outside its buffers, 6 it did not refuse a null pointer.
  */
 #include "io.h"
+#include "marks.h"
 #include "table.h"
 
 #define GUARD 0xA5
@@ -105,7 +108,10 @@ static int run(const struct kernel *kernel, const char *in, const char *out)
     if (kernel->call(operands, arena) != -1)
         return 6;
     operands[0] = first;
-    if (kernel->call(operands, kernel->arena_bytes ? arena : 0) != 0)
+    io_mark(MARK_BEGIN);
+    status = kernel->call(operands, kernel->arena_bytes ? arena : 0);
+    io_mark(MARK_END);
+    if (status != 0)
         return 4;
 
     unsigned char *guard = memory;
@@ -127,12 +133,27 @@ static int run(const struct kernel *kernel, const char *in, const char *out)
     return status;
 }
 
+static void print_number(unsigned long number)
+{
+    unsigned char digits[24];
+    unsigned long at = sizeof digits;
+    digits[--at] = '\n';
+    do
+        digits[--at] = (unsigned char)('0' + number % 10);
+    while (number /= 10);
+    whole(1, digits + at, sizeof digits - at, 1);
+}
+
 /* Called by the start-up code with the words of the command line. */
 void runner_main(long count, char **words)
 {
     unsigned long i;
-    if (count == 1) /* a probe: does this emulator run us at all? */
+    if (count == 1)
         io_exit(0);
+    if (count == 2 && same(words[1], "vector")) {
+        print_number(io_vector_bits());
+        io_exit(0);
+    }
     if (count == 4)
         for (i = 0; i < kernel_count; i++)
             if (same(words[1], kernels[i].name))

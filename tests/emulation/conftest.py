@@ -1,0 +1,39 @@
+"""Every small kernel, built once for each target."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from kernels.models import read_model
+from kernels.program import Program
+from tests.emulation.cases import listing
+from toolchains.pipeline import Built, Options, build
+from toolchains.progress import Progress
+from toolchains.target import Target, all_targets
+
+TARGETS = list(all_targets().values())
+
+
+@pytest.fixture(scope="session")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    path: Path = tmp_path_factory.mktemp("edges") / "edges.toml"
+    path.write_text(listing(), encoding="utf-8")
+    return read_model(path)
+
+
+@cache
+def built_once(program_key: int, target: str) -> Built:
+    program, options = KEPT[program_key]
+    return build(program, all_targets()[target], options, Progress())
+
+
+KEPT: dict[int, tuple[Program, Options]] = {}
+
+
+@pytest.fixture(params=TARGETS, ids=lambda target: target.name)
+def built(request: pytest.FixtureRequest, edges: Program, options: Options) -> tuple[Target, Built]:
+    KEPT[id(edges)] = edges, options
+    return request.param, built_once(id(edges), request.param.name)

@@ -1,0 +1,50 @@
+"""Executed instructions: no kernel may take over 2 % more of them than the committed baseline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolchains.pipeline import Built
+from toolchains.target import Target
+
+BASELINE = Path(__file__).parent / "baseline"
+LOSS = 1.02
+
+
+def test_no_kernel_executes_more_than_before(
+    built: tuple[Target, Built], request: pytest.FixtureRequest
+) -> None:
+    target, result = built
+    path = BASELINE / f"{target.name}.json"
+    cpu = target.checked_on[0]
+    rows = [row for row in result.report.rows if row.cpu == cpu]
+    counts = {row.kernel: row.insns for row in rows if row.insns is not None}
+    if not counts:
+        reasons = {row.insns_reason or row.reason for row in rows}
+        assert "" not in reasons, "not counted, without a reason"
+        if path.exists():
+            pytest.skip(f"{target.name} is not counted here: {', '.join(reasons)}")
+        return
+    assert len(counts) == len(rows)
+    if request.config.getoption("--update-golden"):
+        path.write_text(json.dumps(counts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    assert set(before) == set(counts), "pytest --update-golden"
+    lost = {name: (before[name], now) for name, now in counts.items() if now > LOSS * before[name]}
+    assert not lost, "executed instructions, before and now"
+
+
+def test_vectors_run_where_there_are_any(built: tuple[Target, Built]) -> None:
+    target, result = built
+    rows = [row for row in result.report.rows if row.insns is not None]
+    assert not result.report.broken()
+    seen = {each.name for each in result.report.inspections}
+    if target.cpu.vector_bits:
+        assert {f"vector instructions run on {row.cpu}" for row in rows} <= seen
+    else:
+        assert not any(row.vector_insns for row in rows)
+    if target.cpu.scalable:
+        assert all(f"vlen={row.vector_bits}" in row.cpu.split(",") for row in rows)

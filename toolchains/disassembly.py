@@ -1,0 +1,89 @@
+"""The instructions of linked code, read with pyelftools and capstone."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import capstone
+import msgspec
+from elftools.elf.elffile import ELFFile
+
+from kernels.errors import KernfitError
+from toolchains.target import Disassembler, Target
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's addresses, from `start` to before `end`, and its instructions' texts."""
+
+    start: int
+    end: int
+    addresses: tuple[int, ...]
+    texts: tuple[str, ...]
+
+    def executed(self, blocks: Iterable[tuple[int, int, int]]) -> Iterator[tuple[str, int]]:
+        """Each instruction's text and how often it ran; blocks as `Ended` has them."""
+        for address, length, runs in blocks:
+            first = bisect_left(self.addresses, address)
+            texts = self.texts[first : first + length]
+            if self.addresses[first : first + 1] != (address,) or len(texts) != length:
+                raise KernfitError(f"no instruction begins at {address:#x}; this is a bug of kernfit")
+            for text in texts:
+                yield text, runs
+
+
+def functions(path: Path, target: Target) -> dict[str, Function]:
+    """Every function of a linked file by its name; KernfitError where it cannot be read."""
+    engine = _engine(target.disassembler)
+    found = {}
+    with path.open("rb") as stream:
+        elf = ELFFile(stream)
+        table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
+        for symbol in table.iter_symbols():
+            if symbol["st_info"]["type"] != "STT_FUNC" or not symbol["st_size"]:
+                continue
+            start, size = symbol["st_value"], symbol["st_size"]
+            code = _bytes_at(elf, start, size)
+            lines = [(at, f"{name} {words}") for at, _, name, words in engine.disasm_lite(code, start)]
+            found[symbol.name] = Function(
+                start=start,
+                end=start + size,
+                addresses=tuple(at for at, _ in lines),
+                texts=tuple(text for _, text in lines),
+            )
+    return found
+
+
+def _bytes_at(elf: Any, address: int, size: int) -> bytes:
+    for segment in elf.iter_segments("PT_LOAD"):
+        offset = address - segment["p_vaddr"]
+        if offset >= 0 and offset + size <= segment["p_filesz"]:
+            return bytes(segment.data()[offset : offset + size])
+    raise KernfitError(f"nothing is loaded at {address:#x}; this is a bug of kernfit")
+
+
+def _engine(description: Disassembler) -> Any:
+    mode = 0
+    for name in description.modes:
+        mode |= getattr(capstone, f"CS_MODE_{name}")
+    engine = capstone.Cs(getattr(capstone, f"CS_ARCH_{description.arch}"), mode)
+    engine.skipdata = True
+    return engine
+
+
+def vector_instructions(executed: Iterable[tuple[str, int]], target: Target) -> int:
+    """How many of the instructions work on vectors, by the target's own pattern."""
+    pattern = re.compile(target.disassembler.vector) if target.disassembler.vector else None
+    return sum(runs for text, runs in executed if pattern and pattern.search(text))
+
+
+def mnemonics(executed: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """How often each mnemonic was executed, the most frequent first."""
+    total: Counter[str] = Counter()
+    for text, runs in executed:
+        total[text.split(" ", 1)[0]] += runs
+    return dict(total.most_common())

@@ -1,0 +1,68 @@
+"""Which of the QEMUs on a machine runs a target's code, and whether it can count."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from toolchains.process import run
+from toolchains.target import Qemu
+
+PROBE_SECONDS = 30.0
+
+
+class Emulator(msgspec.Struct, frozen=True, kw_only=True):
+    """A QEMU in user mode: where it is, its version, and whether it loads plugins."""
+
+    path: Path
+    version: tuple[int, int, int]
+    loads_plugins: bool
+
+    @property
+    def name(self) -> str:
+        """As reports call it: the program, without how it was linked, and its version."""
+        return f"{self.path.name.removesuffix('-static')} {'.'.join(map(str, self.version))}"
+
+
+def cache_folder() -> Path:
+    """Where `invoke setup` keeps what it unpacks without rights."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "kernfit"
+
+
+def find_emulator(qemu: Qemu) -> Emulator | None:
+    """The emulator for a target: one that is new enough, of these one that loads plugins.
+
+    Without one that is new enough, the first there is; None if there is none at all.
+    """
+    found = [_examined(path) for path in _installed(qemu.binary)]
+    new_enough = [each for each in found if each.version[:2] >= qemu.minimum]
+    counting = [each for each in new_enough if each.loads_plugins]
+    return next(iter((*counting, *new_enough, *found)), None)
+
+
+def _installed(binary: str) -> Iterator[Path]:
+    """Every such program on the search path and in setup's cache, linked statically or not."""
+    folders = [Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word]
+    for folder in (*folders, cache_folder() / "qemu" / "usr" / "bin"):
+        for path in (folder / binary, folder / f"{binary}-static"):
+            if path.is_file() and os.access(path, os.X_OK):
+                yield path
+
+
+@cache
+def _examined(path: Path) -> Emulator:
+    told = run([str(path), "--version"], timeout=PROBE_SECONDS).output
+    number = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", told)
+    words: list[str] = []
+    run([str(path), "--help"], timeout=PROBE_SECONDS, on_line=words.append)
+    return Emulator(
+        path=path,
+        version=(int(number[1]), int(number[2]), int(number[3] or 0)) if number else (0, 0, 0),
+        loads_plugins=any(line.startswith("-plugin ") for line in words),
+    )
