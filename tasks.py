@@ -138,6 +138,7 @@ def models(c: Context) -> None:
         "model": MODEL,
         "engine": ENGINE,
         "jobs": JOBS,
+        "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what compilers and Docker print",
@@ -149,23 +150,26 @@ def build(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    check: str = "all",
     out: str = "dist",
     require_checks: bool = False,
     verbose: bool = False,
 ) -> None:
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
-    from toolchains import pipeline, summary
+    from toolchains import summary
+    from toolchains.batch import build_all
 
+    if check not in ("all", "sample"):
+        raise UsageError(f"--check {check}: say all or sample")
     chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose)
-    built = []
+    options = msgspec.structs.replace(options, checks=check)
     try:
-        for program in programs:
-            for target in chosen:
-                built += [pipeline.build(program, target, options, progress)]
+        built, failures = build_all(programs, chosen, options, progress)
     finally:
         options.engine.close()
-        if built:
-            summary.print_built(OUT, built)
+    summary.print_built(OUT, built, failures)
+    for failure in failures:
+        raise failure.error
     summary.require([each.report for each in built], skipped_too=require_checks)
 
 

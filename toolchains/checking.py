@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -12,86 +13,171 @@ from kernels import check
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from toolchains.archive import write_whole
+from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
-from toolchains.progress import Progress
+from toolchains.progress import Bar, Progress
 from toolchains.report import Report, Row
 from toolchains.target import Target
 
+Checks = Literal["all", "sample"]
+NOT_SAMPLED = "not in the sample that --check sample takes"
 
-def run_checks(
-    plan: Plan,
-    target: Target,
-    engine: Engine,
-    jobs: int,
-    place: Path,
-    progress: Progress,
-    *,
-    histogram: bool = False,
-) -> Report:
-    """Run every kernel of a linked library on every emulated CPU of its target, and judge.
 
-    `histogram` also divides the counted instructions by their mnemonics.
+def sample(plan: Plan) -> set[str]:
+    """Names of kernels that stand for the others: of those made by one schedule, the smallest.
+
+    Kernels are alike when they differ in sizes alone: the same operator with the same
+    attributes, schedule and epilogue.
     """
-    rows: list[Row] = []
-    folder = place / "check"
-    folder.mkdir(exist_ok=True)
-    kernels = {kernel.name: kernel for kernel in plan.kernels}
-    try:
-        for name in ("runner", "counter.so"):
-            shutil.copy(place / name, folder / name)
-        code = functions(place / "runner", target)
-        for kernel in plan.kernels:
-            arrays = check.make_inputs(kernel, target)
-            (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
-        with progress.bar(f"{target.name}: checking", len(kernels) * len(target.checked_on)) as bar:
-            for cpu in target.checked_on:
-                for kernel in plan.kernels:
-                    (folder / f"{kernel.name}.out").unlink(missing_ok=True)
+    alike: dict[str, Kernel] = {}
+    for kernel in plan.kernels:
+        attributes = {name: value for name, value in kernel.attributes.items() if name != "filters"}
+        key = digest(kernel.kind, attributes, kernel.schedule, [step.kind for step in kernel.epilogue])
+        if key not in alike or kernel.flops < alike[key].flops:
+            alike[key] = kernel
+    return {kernel.name for kernel in alike.values()}
 
-                def judged(line: str, cpu: str = cpu) -> None:
-                    if line.startswith("{"):
-                        ended = msgspec.json.decode(line, type=Ended)
-                        kernel = kernels[ended.kernel]
-                        row = _row(kernel, target, cpu, ended, folder)
-                        if ended.blocks is not None:
-                            row = _counted(
-                                row, ended.blocks, code[kernel.symbol], target, histogram=histogram
-                            )
-                        rows.append(row)
-                        bar.advance(f"{row.kernel} {row.status}")
 
-                longest_first = sorted(plan.kernels, key=lambda kernel: -kernel.flops)
-                request = EmulateRequest(
-                    target=target,
-                    cpu=cpu,
-                    runner="runner",
-                    counter="counter.so",
-                    jobs=jobs,
-                    runs=tuple(
-                        Run(
-                            kernel=kernel.name,
-                            input=f"{kernel.name}.in",
-                            output=f"{kernel.name}.out",
-                            timeout=60 + kernel.flops / 2e6,
-                            code=(code[kernel.symbol].start, code[kernel.symbol].end),
-                        )
-                        for kernel in longest_first
-                    ),
+class Remembered:
+    """Rows of checks that passed, so that an interrupted build goes on where it stood.
+
+    A row is found again only if the kernel, its object file, the processor and all that
+    surrounds the check (target, engine, kernfit's own code) are the same.
+    """
+
+    def __init__(self, store: Store, surroundings: str, place: Path) -> None:
+        """`surroundings` is a digest; the object files lie in `place`."""
+        self._store, self._surroundings, self._place = store, surroundings, place
+
+    def _key(self, kernel: Kernel, cpu: str) -> str:
+        code = (self._place / f"{kernel.symbol}.o").read_bytes().hex()
+        return digest(self._surroundings, kernel, code, cpu)
+
+    def find(self, kernel: Kernel, cpu: str) -> Row | None:
+        """The row of a check that passed before."""
+        data = self._store.get(self._key(kernel, cpu))
+        return msgspec.json.decode(data, type=Row) if data else None
+
+    def keep(self, kernel: Kernel, row: Row) -> None:
+        """Remember the row if the check passed."""
+        if row.status == "pass":
+            self._store.put(self._key(kernel, row.cpu), msgspec.json.encode(row))
+
+
+class Checking(msgspec.Struct, frozen=True, kw_only=True):
+    """What is checked, and where: the linked library of `plan` lies in `place`.
+
+    `histogram` divides the counted instructions by their mnemonics. Kernels that are not
+    in `only` are skipped, and rows that are `remembered` taken over.
+    """
+
+    plan: Plan
+    target: Target
+    engine: Engine
+    jobs: int
+    place: Path
+    histogram: bool = False
+    only: Collection[str] | None = None
+    remembered: Remembered | None = None
+
+    def run(self, progress: Progress) -> Report:
+        """Run every kernel on every emulated CPU of the target, and judge."""
+        plan, target = self.plan, self.target
+        rows: list[Row] = []
+        due = {cpu: self._due(cpu, rows) for cpu in target.checked_on}
+        folder = self.place / "check"
+        folder.mkdir(exist_ok=True)
+        try:
+            for name in ("runner", "counter.so"):
+                shutil.copy(self.place / name, folder / name)
+            for kernel in {each.name: each for waiting in due.values() for each in waiting}.values():
+                arrays = check.make_inputs(kernel, target)
+                (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
+            title = f"{plan.library} for {target.name}: checking"
+            with progress.bar(title, sum(map(len, due.values()))) as bar:
+                for cpu, waiting in due.items():
+                    rows += self._run(cpu, waiting, folder, bar)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        lost = len(plan.kernels) * len(target.checked_on) - len(rows)
+        if lost:
+            raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
+        order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
+        rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
+        return Report(
+            library=plan.library, target=target.name, engine=self.engine.identity(target), rows=tuple(rows)
+        )
+
+    def _due(self, cpu: str, rows: list[Row]) -> list[Kernel]:
+        """The kernels to be run on a processor, the longest first; the other rows are added."""
+        waiting = []
+        for kernel in sorted(self.plan.kernels, key=lambda kernel: -kernel.flops):
+            row = self.remembered.find(kernel, cpu) if self.remembered else None
+            if row is not None:
+                rows.append(row)
+            elif self.only is not None and kernel.name not in self.only:
+                rows.append(_skipped(kernel, self.target, cpu))
+            else:
+                waiting.append(kernel)
+        return waiting
+
+    def _run(self, cpu: str, waiting: list[Kernel], folder: Path, bar: Bar) -> list[Row]:
+        """Run kernels on one processor."""
+        rows: list[Row] = []
+        if not waiting:
+            return rows
+        target = self.target
+        kernels = {kernel.name: kernel for kernel in waiting}
+        code = functions(folder / "runner", target)
+        for name in kernels:
+            (folder / f"{name}.out").unlink(missing_ok=True)
+
+        def judged(line: str) -> None:
+            if not line.startswith("{"):
+                return
+            ended = msgspec.json.decode(line, type=Ended)
+            kernel = kernels[ended.kernel]
+            row = _row(kernel, target, cpu, ended, folder)
+            if ended.blocks is not None:
+                row = _counted(row, ended.blocks, code[kernel.symbol], target, histogram=self.histogram)
+            if self.remembered:
+                self.remembered.keep(kernel, row)
+            rows.append(row)
+            bar.advance(f"{row.kernel} {row.status}")
+
+        request = EmulateRequest(
+            target=target,
+            cpu=cpu,
+            runner="runner",
+            counter="counter.so",
+            jobs=self.jobs,
+            runs=tuple(
+                Run(
+                    kernel=kernel.name,
+                    input=f"{kernel.name}.in",
+                    output=f"{kernel.name}.out",
+                    timeout=60 + kernel.flops / 2e6,
+                    code=(code[kernel.symbol].start, code[kernel.symbol].end),
                 )
-                path = folder / "emulate.json"
-                write_whole(path, msgspec.json.encode(request))
-                engine.run("toolchains.emulate", path, on_line=judged)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    lost = len(kernels) * len(target.checked_on) - len(rows)
-    if lost:
-        raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
-    order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
-    rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
-    return Report(
-        library=plan.library, target=target.name, engine=engine.identity(target), rows=tuple(rows)
+                for kernel in waiting
+            ),
+        )
+        path = folder / "emulate.json"
+        write_whole(path, msgspec.json.encode(request))
+        self.engine.run("toolchains.emulate", path, target, on_line=judged)
+        return rows
+
+
+def _skipped(kernel: Kernel, target: Target, cpu: str) -> Row:
+    return Row(
+        kernel=kernel.name,
+        target=target.name,
+        cpu=cpu,
+        status="skipped",
+        reason=NOT_SAMPLED,
+        insns_reason="it did not run",
     )
 
 

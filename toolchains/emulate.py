@@ -154,7 +154,7 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
         return msgspec.structs.replace(machine, reason=reason)
     if not vectors:
         return machine
-    bits = int(finished.output)
+    bits = int(finished.output, 16)
     asked = re.search(r"\bvlen=(\d+)", request.cpu)
     if bits < request.target.cpu.vector_bits or (asked and bits != int(asked[1])):
         reason = f"-cpu {request.cpu} has vectors of {bits} bits"

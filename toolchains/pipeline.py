@@ -25,7 +25,7 @@ from kernels.plan import Kernel, Plan
 from kernels.program import Program
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
-from toolchains.checking import run_checks
+from toolchains.checking import Checking, Checks, Remembered, sample
 from toolchains.engines import Engine
 from toolchains.inspection import inspect_library, inspect_runs, measure
 from toolchains.link import LinkRequest
@@ -42,12 +42,16 @@ KERNELS_PER_PROCESS = 6
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to build: engine, number of parallel jobs, where archives go, where the rest."""
+    """How to build: engine, number of parallel jobs, where archives go, where the rest.
+
+    Of the checks, all are made, or those of a sample (`checking.sample`).
+    """
 
     engine: Engine
     jobs: int
     out: Path
     build: Path = ROOT / "build"
+    checks: Checks = "all"
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +81,13 @@ def build(program: Program, target: Target, options: Options, progress: Progress
     """
     started = time.monotonic()
     plan = make_plan(program, target)
-    key = digest(
-        plan, target, code_digest("kernels", "toolchains"), versions(), options.engine.identity(target)
+    surroundings = (
+        target,
+        code_digest("kernels", "toolchains"),
+        versions(),
+        options.engine.identity(target),
     )
+    key = digest(plan, *surroundings)
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
@@ -96,18 +104,27 @@ def build(program: Program, target: Target, options: Options, progress: Progress
             seconds=time.monotonic() - started,
         )
 
-    progress.say(
-        f"{target.name}: {len(plan.kernels)} kernels of {plan.library}, engine {options.engine.name}"
+    progress.step(
+        f"{plan.library} for {target.name}: {len(plan.kernels)} kernels, engine {options.engine.name}"
     )
     options.engine.prepare(target, progress.detail)
     with _scratch(place) as work:
         _compile(plan, target, options, work, progress)
         manifest = _describe(plan, target, work)
-        progress.say(f"{target.name}: linking")
+        progress.step(f"{plan.library} for {target.name}: linking")
         request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
-        options.engine.run("toolchains.link", _write(work / "link.json", request))
+        options.engine.run("toolchains.link", _write(work / "link.json", request), target)
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
-        report = run_checks(plan, target, options.engine, options.jobs, work, progress)
+        checking = Checking(
+            plan=plan,
+            target=target,
+            engine=options.engine,
+            jobs=options.jobs,
+            place=work,
+            only=sample(plan) if options.checks == "sample" else None,
+            remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), work),
+        )
+        report = checking.run(progress)
         inspections = (
             *inspect_library(work, manifest, target, (ROOT, work.resolve())),
             *inspect_runs(report.rows, manifest, target),
@@ -190,12 +207,12 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
     keys = {kernel.symbol: _kernel_key(kernel, target) for kernel in plan.kernels}
     missing = [kernel for kernel in plan.kernels if not _fetch(store, keys[kernel.symbol], kernel, work)]
     if not missing:
-        progress.say(f"{target.name}: all {len(plan.kernels)} kernels were cached")
+        progress.step(f"{plan.library} for {target.name}: all {len(plan.kernels)} kernels were cached")
         return
     count = max(1, min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS)))
     kernels = {kernel.symbol: kernel for kernel in missing}
 
-    with progress.bar(f"{target.name}: compiling", len(missing)) as bar:
+    with progress.bar(f"{plan.library} for {target.name}: compiling", len(missing)) as bar:
 
         def finished(line: str) -> None:
             if line in kernels:
@@ -207,7 +224,7 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
         def generate(number: int) -> None:
             request = Request(target=target, kernels=tuple(missing[number::count]), out=".")
             path = _write(work / f"codegen{number}.json", request)
-            options.engine.run("kernels.codegen", path, on_line=finished)
+            options.engine.run("kernels.codegen", path, target, on_line=finished)
             path.unlink()
 
         parallel(generate, range(count), options.engine.close)
@@ -278,4 +295,12 @@ def check_again(
             f"nothing to check: {program.name} for {target.name} has not been built; run `invoke build`"
         ) from error
     options.engine.prepare(target, progress.detail)
-    return run_checks(plan, target, options.engine, options.jobs, place, progress, histogram=histogram)
+    checking = Checking(
+        plan=plan,
+        target=target,
+        engine=options.engine,
+        jobs=options.jobs,
+        place=place,
+        histogram=histogram,
+    )
+    return checking.run(progress)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from kernels.errors import CheckFailedError, CheckSkippedError
+from toolchains.batch import Failure, first_line
 from toolchains.pipeline import Built
 from toolchains.report import Report, Row
 
 
-def print_built(console: Console, built: Sequence[Built]) -> None:
-    """One row for each model and target, then the archives with their hashes."""
+def print_built(console: Console, built: Sequence[Built], failures: Sequence[Failure]) -> None:
+    """One row for each model and target, then the archives with their hashes, and what failed."""
+    if built:
+        _print_table(console, built)
+    if len(built) + len(failures) > 1:
+        for failure in failures:
+            console.print(
+                f"failed: {failure.name}: {first_line(failure.error)}", soft_wrap=True, markup=False
+            )
+
+
+def _print_table(console: Console, built: Sequence[Built]) -> None:
     table = Table(box=None, header_style="bold")
     table.add_column("model")
     table.add_column("target")
@@ -41,8 +53,7 @@ def print_built(console: Console, built: Sequence[Built]) -> None:
             "cached" if each.cached else f"{each.seconds:.1f}",
         )
     console.print(table)
-    for each in built:
-        _print_problems(console, each.report)
+    _print_problems(console, [each.report for each in built])
     for each in built:
         if each.sha256:
             console.print(f"{each.sha256}  {each.archive}", soft_wrap=True)
@@ -70,8 +81,8 @@ def print_reports(console: Console, reports: Sequence[Report]) -> None:
                 _share(row.vector_insns, row.insns),
             )
     console.print(table)
+    _print_problems(console, reports)
     for report in reports:
-        _print_problems(console, report)
         for reason in dict.fromkeys(row.insns_reason for row in report.rows if row.insns_reason):
             console.print(f"{report.target}: instructions not counted: {reason}", soft_wrap=True)
 
@@ -135,21 +146,20 @@ def _share(part: int | None, whole: int | None) -> str:
     return "-" if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 
-def _print_problems(console: Console, report: Report) -> None:
-    for broken in report.broken():
-        text = f"broken promise: {report.target}: {broken.name}: {broken.detail}"
-        console.print(text, soft_wrap=True, markup=False)
-    skipped: dict[tuple[str, str], int] = {}
-    for row in report.rows:
-        if row.status == "skipped":
-            key = (row.cpu, row.reason)
-            skipped[key] = skipped.get(key, 0) + 1
-        elif row.status != "pass":
+def _print_problems(console: Console, reports: Sequence[Report]) -> None:
+    """Each broken promise and failed check, and how many were skipped for which reason."""
+    skipped: dict[str, Counter[str]] = {}
+    for report in reports:
+        for broken in report.broken():
+            text = f"broken promise: {report.library} for {report.target}: {broken.name}: {broken.detail}"
+            console.print(text, soft_wrap=True, markup=False)
+        for row in report.failed():
             console.print(_problem(row), soft_wrap=True, markup=False)
-    for (cpu, reason), count in skipped.items():
-        console.print(
-            f"{report.target}, {cpu}: {count} checks skipped: {reason}", soft_wrap=True, markup=False
-        )
+        for row in report.skipped():
+            skipped.setdefault(row.reason, Counter())[report.target] += 1
+    for reason, targets in skipped.items():
+        text = f"{targets.total()} checks skipped on {', '.join(targets)}: {reason}"
+        console.print(text, soft_wrap=True, markup=False)
 
 
 def _problem(row: Row) -> str:

@@ -74,10 +74,10 @@ def test_a_container_is_a_cage(
     monkeypatch.setenv("SECRET_TOKEN", "x")
     docker_engine.prepare(find_target("riscv64"), print)
     (tmp_path / "probe.py").write_text(PROBE, encoding="utf-8")
-    docker_engine.run("cProfile", tmp_path / "probe.py")
+    docker_engine.run("cProfile", tmp_path / "probe.py", find_target("riscv64"))
     assert (tmp_path / "written").exists()
     with pytest.raises(EngineError, match="failed with status"):
-        docker_engine.run("cProfile", tmp_path / "missing.py")
+        docker_engine.run("cProfile", tmp_path / "missing.py", find_target("riscv64"))
 
 
 def test_a_step_over_its_time_is_ended(docker_engine: DockerEngine, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_step_over_its_time_is_ended(docker_engine: DockerEngine, tmp_path: Pa
     (tmp_path / "sleep.py").write_text("import time; time.sleep(60)", encoding="utf-8")
     started = time.monotonic()
     with pytest.raises(EngineError, match="over its time limit"):
-        docker_engine.run("cProfile", tmp_path / "sleep.py", timeout=3)
+        docker_engine.run("cProfile", tmp_path / "sleep.py", find_target("riscv64"), timeout=3)
     assert time.monotonic() - started < 30
 
 

@@ -140,7 +140,7 @@ def test_an_interrupted_build_leaves_the_last_archive_and_nothing_else(
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         for line in child.stderr:
-            if ("linking" if moment == "checking" else "kernels of") in line:
+            if ("linking" if moment == "checking" else " kernels, engine") in line:
                 break
         time.sleep(1.0)
         child.send_signal(number)

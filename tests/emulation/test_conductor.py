@@ -15,32 +15,35 @@ from toolchains.engines import STEP_TIMEOUT
 from toolchains.engines.local import LocalEngine
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
-from toolchains.target import find_target
+from toolchains.target import Target, find_target
 
 
 class Muffled(LocalEngine):
     """A local engine in which what one module says is lost."""
 
     def __init__(self, module: str) -> None:
+        super().__init__()
         self._module = module
 
     def run(
         self,
         module: str,
         request: Path,
+        target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
         timeout: float = STEP_TIMEOUT,
     ) -> None:
-        super().run(module, request, on_line=None if module == self._module else on_line, timeout=timeout)
+        heard = None if module == self._module else on_line
+        super().run(module, request, target, on_line=heard, timeout=timeout)
 
 
 class Idle(LocalEngine):
     """A local engine that does not generate code."""
 
-    def run(self, module: str, request: Path, **others: object) -> None:
+    def run(self, module: str, request: Path, target: Target, **others: object) -> None:
         if module != "kernels.codegen":
-            super().run(module, request, **others)  # type: ignore[arg-type]
+            super().run(module, request, target, **others)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

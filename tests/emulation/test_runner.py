@@ -80,7 +80,7 @@ def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: s
     )
     (folder / "r.json").write_bytes(msgspec.json.encode(request))
     lines: list[str] = []
-    LocalEngine().run("toolchains.emulate", folder / "r.json", on_line=lines.append)
+    LocalEngine().run("toolchains.emulate", folder / "r.json", target, on_line=lines.append)
     (ended,) = [msgspec.json.decode(line, type=Ended) for line in lines]
     return ended
 

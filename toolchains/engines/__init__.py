@@ -12,7 +12,7 @@ STEP_TIMEOUT = 3600.0
 
 
 class Engine(Protocol):
-    """What the conductor needs of an engine."""
+    """What the conductor needs of an engine. Several threads may use one."""
 
     name: str
     compiler: Literal["zig", "gcc"]
@@ -27,11 +27,15 @@ class Engine(Protocol):
         self,
         module: str,
         request: Path,
+        target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
         timeout: float = STEP_TIMEOUT,
     ) -> None:
-        """Run a step. It may write in the request's folder only. EngineError if it fails."""
+        """Run a step for a prepared target. It may write in the request's folder only.
+
+        EngineError if it fails, or if the engine was closed.
+        """
 
     def close(self) -> None:
-        """Remove what was made for this run."""
+        """End the steps that still run, and begin no others."""

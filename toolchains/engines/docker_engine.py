@@ -43,8 +43,9 @@ class DockerEngine:
             raise EngineError(f"{error}; run `invoke setup`, or use --engine local") from error
         except DockerException as error:
             raise EngineError(f"Docker: {_first_line(error)}") from error
-        self._image = ""
+        self._preparing = threading.Lock()
         self._live: dict[str, Any] = {}
+        self._closed = False
 
     def _sweep(self) -> None:
         for container in self._client.containers.list(all=True, filters={"label": LABEL}):
@@ -55,7 +56,8 @@ class DockerEngine:
     def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
         """Build the target's image if it is not there."""
         try:
-            self._image = ensure_image(self._client, target, on_line)
+            with self._preparing:
+                ensure_image(self._client, target, on_line)
         except DockerException as error:
             raise EngineError(f"Docker: {_first_line(error)}") from error
 
@@ -67,6 +69,7 @@ class DockerEngine:
         self,
         module: str,
         request: Path,
+        target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
         timeout: float = STEP_TIMEOUT,
@@ -75,7 +78,7 @@ class DockerEngine:
         lines: deque[str] = deque(maxlen=KEPT_LINES)
         expired = threading.Event()
         try:
-            with self._container(module, request) as container:
+            with self._container(module, request, target) as container:
 
                 def expire() -> None:
                     expired.set()
@@ -98,14 +101,16 @@ class DockerEngine:
         check_step(module, status, "\n".join(lines), timed_out=expired.is_set())
 
     @contextmanager
-    def _container(self, module: str, request: Path) -> Iterator[Any]:
+    def _container(self, module: str, request: Path, target: Target) -> Iterator[Any]:
+        if self._closed:
+            raise EngineError("the engine was closed")
         folder = request.parent.resolve()
         user, group = os.getuid(), os.getgid()
         if user == 0:
             user = group = UNPRIVILEGED
             os.chown(folder, user, group)
         container = self._client.containers.create(
-            self._image,
+            image_tag(target),
             ["python3", "-m", module, f"/work/{request.name}"],
             user=f"{user}:{group}",
             working_dir="/kernfit",
@@ -139,7 +144,8 @@ class DockerEngine:
             self._live.pop(container.id, None)
 
     def close(self) -> None:
-        """Remove the containers of steps that still run."""
+        """Remove the containers of steps that still run, and begin no others."""
+        self._closed = True
         for container in list(self._live.values()):
             with contextlib.suppress(DockerException):
                 container.remove(force=True)

@@ -24,6 +24,10 @@ class LocalEngine:
     name = "local"
     compiler: Literal["zig", "gcc"] = "zig"
 
+    def __init__(self) -> None:
+        """An engine that is open."""
+        self._closed = False
+
     def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
@@ -36,11 +40,14 @@ class LocalEngine:
         self,
         module: str,
         request: Path,
+        target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
         timeout: float = STEP_TIMEOUT,
     ) -> None:
         """Run `python -m module request` with a small environment."""
+        if self._closed:
+            raise EngineError("the engine was closed")
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env |= {
             "PYTHONPATH": str(ROOT),
@@ -57,7 +64,8 @@ class LocalEngine:
         check_step(module, finished.status, finished.output, timed_out=finished.timed_out)
 
     def close(self) -> None:
-        """End the steps that still run."""
+        """End the steps that still run, and begin no others."""
+        self._closed = True
         end_all()
 
 

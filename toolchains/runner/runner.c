@@ -1,5 +1,5 @@
 /* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results.
- * runner vector: print the length of a vector in bits, read from the processor.
+ * runner vector: print the length of a vector in bits, read from the processor, in hexadecimal.
  * runner: do nothing, to see whether it can be run at all.
  *
  * Needs no C library. Tensors lie off any vector's alignment, as the header allows, and
@@ -133,14 +133,15 @@ static int run(const struct kernel *kernel, const char *in, const char *out)
     return status;
 }
 
+/* In hexadecimal: a division would need a library on some processors. */
 static void print_number(unsigned long number)
 {
-    unsigned char digits[24];
+    unsigned char digits[2 * sizeof number + 1];
     unsigned long at = sizeof digits;
     digits[--at] = '\n';
     do
-        digits[--at] = (unsigned char)('0' + number % 10);
-    while (number /= 10);
+        digits[--at] = (unsigned char)"0123456789abcdef"[number & 15];
+    while (number >>= 4);
     whole(1, digits + at, sizeof digits - at, 1);
 }
 

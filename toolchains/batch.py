@@ -1,0 +1,150 @@
+"""Many builds at once: bounded by processors and by memory, the longest first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from kernels.errors import KernfitError
+from kernels.graph.planning import plan as make_plan
+from kernels.plan import Plan
+from kernels.program import Program
+from toolchains.pipeline import Built, Options, build
+from toolchains.progress import Board, Progress, State
+from toolchains.target import Target
+
+CODE_GENERATION_BYTES = 600 << 20
+"""What a process needs in which TVM is loaded, measured at 450 MB, and one that judges."""
+COPIES = 7
+"""Of a kernel's largest operands while it is checked: drawn, packed, in a file, in the runner's
+memory, and in float64 with its bound."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A build that ended without a result."""
+
+    name: str
+    error: KernfitError
+
+
+def first_line(error: KernfitError) -> str:
+    """What an error says, without the output of tools that may follow."""
+    return str(error).splitlines()[0]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One library for one target, and how much it takes."""
+
+    program: Program
+    target: Target
+    work: int
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return f"{self.program.name} for {self.target.name}"
+
+
+def build_all(
+    programs: Sequence[Program], targets: Sequence[Target], options: Options, progress: Progress
+) -> tuple[list[Built], list[Failure]]:
+    """Build every program for every target; what was built, in that order, and what was not.
+
+    A build that fails does not keep the others from being built. An interruption ends all.
+    """
+    jobs = [_job(program, target) for program in programs for target in targets]
+    built: dict[str, Built] = {}
+    failures: dict[str, Failure] = {}
+    width = max(1, min(options.jobs, len(jobs)))
+    each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
+    memory = Memory(available_bytes())
+
+    with progress.board([p.name for p in programs], [t.name for t in targets], len(jobs)) as board:
+
+        def run(job: Job) -> Built:
+            with memory.taken(job.bytes):
+                board.begin(job.program.name, job.target.name)
+                return build(job.program, job.target, each, progress)
+
+        with ThreadPoolExecutor(width) as pool:
+            pending = {pool.submit(run, job): job for job in sorted(jobs, key=lambda job: -job.work)}
+            try:
+                for done in as_completed(pending):
+                    job = pending[done]
+                    try:
+                        built[job.name] = done.result()
+                        _show(board, job, built[job.name])
+                    except KernfitError as error:
+                        failures[job.name] = Failure(name=job.name, error=error)
+                        board.end(job.program.name, job.target.name, "failed", first_line(error))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                options.engine.close()
+                raise
+    names = [job.name for job in jobs]
+    return [built[n] for n in names if n in built], [failures[n] for n in names if n in failures]
+
+
+def _show(board: Board, job: Job, built: Built) -> None:
+    report = built.report
+    state: State = (
+        "failed" if report.failed() or report.broken() else "skipped" if report.skipped() else "passed"
+    )
+    passed = sum(row.status == "pass" for row in report.rows)
+    detail = "cached" if built.cached else f"{built.seconds:.0f} s"
+    board.end(
+        job.program.name, job.target.name, state, f"{passed} of {len(report.rows)} checks passed, {detail}"
+    )
+
+
+def _job(program: Program, target: Target) -> Job:
+    plan = make_plan(program, target)
+    work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
+    return Job(program=program, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
+
+
+def _checking(plan: Plan) -> int:
+    return COPIES * max(sum(operand.bytes for operand in kernel.operands) for kernel in plan.kernels)
+
+
+class Memory:
+    """So many bytes, of which builds take their share; one always may, were it too large."""
+
+    def __init__(self, size: int) -> None:
+        """`size` in bytes."""
+        self._free = size
+        self._takers = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free, and hold them."""
+        with self._changed:
+            self._changed.wait_for(lambda: size <= self._free or not self._takers)
+            self._free -= size
+            self._takers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._takers -= 1
+                self._changed.notify_all()
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping: the machine's, or less by a control group's limit."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    sizes = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        path = Path("/sys/fs/cgroup") / limit
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else "max"
+        if text != "max":
+            sizes.append(int(text))
+    return min(sizes)
