@@ -86,10 +86,15 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class LLVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What LLVM is told: triple, processor, features, floating-point ABI."""
+    """What LLVM is told: triple, processor, features, floating-point ABI.
+
+    `multiply_add` is a regular expression that finds, in LLVM's assembly, the instruction
+    that inner loops ought to be made of: the multiplication, where the two are separate.
+    """
 
     triple: str
     cpu: str
+    multiply_add: str
     features: tuple[str, ...] = ()
     abi: str = ""
     float_abi: str = ""

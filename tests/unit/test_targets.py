@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -61,11 +60,3 @@ def test_the_register_tile_fits_the_registers_of_every_target() -> None:
             columns = target.cpu.registers_of(int(kernel.schedule["nr"]))
             used = int(kernel.schedule["mr"]) * columns + columns
             assert used <= target.cpu.vector_registers, (target.name, kernel.name, kernel.schedule)
-
-
-def test_adding_a_target_is_writing_one_file(tmp_path: Path) -> None:
-    shutil.copy(TARGETS / "aarch64.toml", tmp_path / "mycore.toml")
-    path = tmp_path / "mycore.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace('name = "aarch64"', 'name = "mycore"'))
-    target = all_targets(tmp_path)["mycore"]
-    assert plan(read_model(catalog()["blas"]), target).target == "mycore"
