@@ -74,14 +74,14 @@ def _other_registers(mr: int, cpu: CPU) -> int:
     """Vector registers that a tile of `mr` rows needs beside accumulators and columns.
 
     None where scalars have a register file of their own; one for the broadcast factor
-    where it comes from memory; else one more that LLVM's allocator wants free. Where a
+    where it comes from memory, and one for a product that is yet to be added; else one more that LLVM's allocator wants free. Where a
     multiply-add takes a lane as its operand, each row's factors stay in one for `ku`
     steps, and the allocator wants two.
     """
     if cpu.register_group > 1:
         return 0
     if cpu.memory_operand:
-        return 1
+        return 1 if cpu.fma else 2
     return 2 + (mr if cpu.lane_operand else 0)
 
 
