@@ -74,9 +74,9 @@ def _other_registers(mr: int, cpu: CPU) -> int:
     """Vector registers that a tile of `mr` rows needs beside accumulators and columns.
 
     None where scalars have a register file of their own; one for the broadcast factor
-    where it comes from memory, and one for a product that is yet to be added; else one more that LLVM's allocator wants free. Where a
-    multiply-add takes a lane as its operand, each row's factors stay in one for `ku`
-    steps, and the allocator wants two.
+    where it comes from memory, and one for a product that is yet to be added; else one
+    more that LLVM's allocator wants free. Where a multiply-add takes a lane as its
+    operand, each row's factors stay in one for `ku` steps, and the allocator wants two.
     """
     if cpu.register_group > 1:
         return 0

@@ -53,6 +53,7 @@ def listing(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "-1"], 2, "positive number"),
         (["check", "--arch", "armv7", "--engine", "local", "--model", "LISTING"], 3, "has not been built"),
         (["build", "--arch", "armv7", "--engine", "docker", "--model", "LISTING"], 7, "use --engine local"),
+        (["build", "--arch", "riscv64", "--check", "some"], 2, "say all or sample"),
         (["test", "--only", "units"], 2, "did you mean 'unit'?"),
     ],
 )

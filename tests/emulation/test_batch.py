@@ -1,0 +1,126 @@
+"""Many builds at once: what fails fails alone, memory is shared out, finished work is not repeated."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels.graph.planning import plan
+from kernels.models import catalog, read_model
+from tests.unit.test_listing import conv, gemm, write
+from toolchains.batch import Memory, available_bytes, build_all
+from toolchains.checking import NOT_SAMPLED, sample
+from toolchains.engines.local import LocalEngine
+from toolchains.pipeline import Options
+from toolchains.progress import Progress
+from toolchains.target import Target, find_target
+
+
+class Counting(LocalEngine):
+    """A local engine that remembers which steps it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str]] = []
+
+    def run(self, module: str, request: Path, target: Target, **others: object) -> None:
+        self.steps.append((module, target.name))
+        super().run(module, request, target, **others)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def counting(options: Options, tmp_path: Path) -> Options:
+    engine = Counting()
+    return msgspec.structs.replace(options, engine=engine, out=tmp_path / "out", build=tmp_path / "build")
+
+
+LISTING = gemm(m="9", n="40", k="11") + conv("filters = 4, kernel = [3, 3]")
+
+
+def test_what_fails_fails_alone(counting: Options, tmp_path: Path) -> None:
+    good = find_target("aarch64")
+    bad = msgspec.structs.replace(
+        find_target("armv7"), c=msgspec.structs.replace(find_target("armv7").c, zig="arm-pdp11-musl")
+    )
+    program = read_model(write(tmp_path, LISTING))
+    built, failures = build_all([program], [bad, good], counting, Progress())
+    assert [each.target for each in built] == ["aarch64"]
+    assert built[0].archive.is_file()
+    (failure,) = failures
+    assert failure.name == "t for armv7"
+    assert failure.error.status == 7
+    assert "pdp11" in str(failure.error)
+
+
+def test_finished_work_is_not_repeated(counting: Options, tmp_path: Path) -> None:
+    assert isinstance(counting.engine, Counting)
+    program, targets = read_model(write(tmp_path, LISTING)), [find_target("aarch64"), find_target("s390x")]
+    first, _ = build_all([program], targets, counting, Progress())
+    counting.engine.steps.clear()
+    again, _ = build_all([program], targets, counting, Progress())
+    assert counting.engine.steps == []
+    assert [each.sha256 for each in again] == [each.sha256 for each in first]
+    for each in first:
+        each.archive.unlink()  # as if the build had been interrupted before its end
+    mended, _ = build_all([program], targets, counting, Progress())
+    assert {module for module, _ in counting.engine.steps} == {"toolchains.link"}
+    assert [each.sha256 for each in mended] == [each.sha256 for each in first]
+    assert [each.report.rows for each in mended] == [each.report.rows for each in first]
+
+
+def test_a_sample_is_the_smallest_of_those_alike(counting: Options, tmp_path: Path) -> None:
+    assert isinstance(counting.engine, Counting)
+    sizes = (("big", "96"), ("small", "64"))
+    body = "".join(gemm(name=f'"{name}"', m="8", n=size, k="8") for name, size in sizes)
+    program, target = read_model(write(tmp_path, body)), find_target("aarch64")
+    few, _ = build_all([program], [target], msgspec.structs.replace(counting, checks="sample"), Progress())
+    cpus = len(target.checked_on)
+    assert [(row.kernel, row.status) for row in few[0].report.rows] == cpus * [
+        ("big", "skipped"),
+        ("small", "pass"),
+    ]
+    assert {row.reason for row in few[0].report.skipped()} == {NOT_SAMPLED}
+    counting.engine.steps.clear()
+    whole, _ = build_all([program], [target], counting, Progress())
+    assert not whole[0].report.skipped()
+    assert not whole[0].cached
+    assert ("kernels.codegen", "aarch64") not in counting.engine.steps
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "bert_base"])
+def test_a_sample_has_every_operator_and_schedule(name: str) -> None:
+    kernels = plan(read_model(catalog()[name]), find_target("riscv64-rvv")).kernels
+    chosen = sample(plan(read_model(catalog()[name]), find_target("riscv64-rvv")))
+    assert chosen < {kernel.name for kernel in kernels}
+    for kernel in kernels:
+        alike = [other for other in kernels if other.name in chosen and other.kind == kernel.kind]
+        assert any(other.schedule == kernel.schedule for other in alike)
+
+
+def test_memory_is_shared_out() -> None:
+    memory = Memory(100)
+    most, now = 0, 0
+    lock = threading.Lock()
+
+    def take(size: int) -> None:
+        nonlocal most, now
+        with memory.taken(size):
+            with lock:
+                now += size
+                most = max(most, now)
+            threading.Event().wait(0.02)
+            with lock:
+                now -= size
+
+    threads = [threading.Thread(target=take, args=(size,)) for size in (60, 60, 30, 30, 30, 40, 60, 10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert 60 < most <= 100
+    with memory.taken(1000):  # alone, it may
+        pass
+    assert available_bytes() > 1 << 20
