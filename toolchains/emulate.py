@@ -152,6 +152,13 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
         last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
+    if not machine.uncounted:
+        counted = [*machine.command, *_plugin(request, folder, (0, 0), folder / "none"), runner]
+        loaded = run(counted, timeout=PROBE_SECONDS, cwd=folder)
+        if loaded.status != 0:
+            last = loaded.output.splitlines()[-1:] or [f"status {loaded.status}"]
+            uncounted = f"{machine.name} does not load the counter: {last[0]}"
+            machine = msgspec.structs.replace(machine, uncounted=uncounted)
     if not vectors:
         return machine
     bits = int(finished.output, 16)
@@ -162,13 +169,15 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     return msgspec.structs.replace(machine, vector_bits=bits)
 
 
+def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: Path) -> list[str]:
+    """QEMU's words for the counter; a comma in a path is doubled."""
+    counter, file = (str(path).replace(",", ",,") for path in (folder / request.counter, out))
+    return ["-plugin", f"{counter},from={code[0]},to={code[1]},out={file}"]
+
+
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
-    plugin = []
-    if not machine.uncounted:
-        start, end = each.code
-        words = (str(folder / request.counter), f"from={start}", f"to={end}", f"out={counts}")
-        plugin = ["-plugin", ",".join(words)]
+    plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
     runner = [str(folder / request.runner), each.kernel, each.input, each.output]
     command = [*machine.command, *plugin, *runner]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)

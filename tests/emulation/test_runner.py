@@ -32,7 +32,16 @@ FAULTS = {
 }
 
 
-def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: str, cpu: str = "") -> Ended:
+def emulated(
+    folder: Path,
+    target: Target,
+    planned: Plan,
+    body: str,
+    *,
+    check: str,
+    cpu: str = "",
+    counter_code: bytes = b"",
+) -> Ended:
     """How a kernel of one matrix product ended whose C body is ours."""
     name = planned.library
     source = (
@@ -68,6 +77,8 @@ def emulated(folder: Path, target: Target, planned: Plan, body: str, *, check: s
     ]
     for each in (command, counter()):
         subprocess.run(each, cwd=folder, env=zig_environment(), check=True)
+    if counter_code:
+        (folder / "counter.so").write_bytes(counter_code)
     code = functions(folder / "runner", target)[f"{name}_g"]
     (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
     request = EmulateRequest(
@@ -142,6 +153,18 @@ def test_instructions_are_counted_one_by_one(tmp_path: Path, planned: Plan, targ
         totals.append(sum(length * runs for _, length, runs in twice[0].blocks or ()))
     assert totals[0] > 2000, "a nop and a jump for each turn, at least"
     assert 3000 <= totals[1] - totals[0] < 3016, "three for each turn, and what aligns the loop"
+
+
+def test_a_counter_that_cannot_be_loaded_costs_the_counts_alone(tmp_path: Path, planned: Plan) -> None:
+    folder = tmp_path / "with, a comma"
+    folder.mkdir()
+    target = find_target("riscv64")
+    counted = emulated(folder, target, planned, GOOD, check=CHECK)
+    assert counted.blocks
+    broken = emulated(folder, target, planned, GOOD, check=CHECK, counter_code=b"not a library")
+    assert broken.outcome == "ran"
+    assert broken.blocks is None
+    assert "does not load the counter" in broken.uncounted
 
 
 def test_no_emulator_is_skipped_with_what_to_do(tmp_path: Path, planned: Plan) -> None:

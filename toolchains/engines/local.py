@@ -34,7 +34,9 @@ class LocalEngine:
     def identity(self, target: Target) -> str:
         """The engine's name and the emulator; its other tools are pinned with kernfit."""
         emulator = find_emulator(target.qemu) if target.qemu.cpus else None
-        return f"{self.name} {emulator.name}" if emulator else self.name
+        if emulator is None:
+            return self.name
+        return f"{self.name}, {emulator.name}{', counting' if emulator.loads_plugins else ''}"
 
     def run(
         self,
