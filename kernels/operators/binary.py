@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kernels.operators.base import Array, Estimate, fused_as
-from kernels.operators.elementary import absolute, exp, log
+from kernels.operators.elementary import absolute, exp, log, round_even, with_sign_of
 from kernels.operators.elementwise import Map, PairEntry
+from kernels.plan import Operand
 
 
 class Add(Map):
@@ -123,25 +124,42 @@ class Minimum(_Alone):
 
 
 class Pow(_Alone):
-    """y = a^b by exp(b ln a), for a >= 0; NaN for a below zero.
+    """y = a^b by exp(b ln |a|), and what IEEE 754-2019, 9.2.1, says of signs and special values.
 
-    The relative error is at most u (6 + 6 |b ln a|), for each rounding of b ln a is
+    The relative error is at most u (6 + 6 |b ln |a||), for each rounding of b ln |a| is
     multiplied by the exponential's growth.
     """
 
     kind = "pow"
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """Anything to the power of zero is one, and one to any power."""
+        """A number below zero has powers to integers alone, and odd ones keep its sign."""
         lanes = b.lanes(value)
         one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
-        power = exp(b, b.let(operand * log(b, value)))
-        power = b.let(b.select(operand == zero, one, power))
-        return b.select(absolute(b, value) == one, b.select(value > zero, one, power), power)
+        size = absolute(b, value)
+        power = exp(b, b.let(operand * log(b, size)))
+        power = b.let(b.select(size == one, one, power))
+        half = b.let(operand * b.constant(0.5, lanes))
+        signed = with_sign_of(b, power, value)
+        whole = b.let(b.select(round_even(b, half) == half, power, signed))
+        none = b.constant(float("nan"), lanes)
+        finite = b.let(b.select(size < b.constant(float("inf"), lanes), none, power))
+        broken = b.let(b.select(value < zero, finite, power))
+        power = b.let(b.select(round_even(b, operand) == operand, whole, broken))
+        power = b.let(b.select(value == one, one, power))
+        return b.select(operand == zero, one, power)
+
+    def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
+        """Whole exponents among the others, odd ones and even ones."""
+        array = super().draw(generator, operand)
+        if operand.name == "b":
+            flat = array.reshape(-1)
+            flat[2::3] = np.round(8 * generator.uniform(-1, 1, flat[2::3].size))
+        return array
 
     def exact(self, a: Array, b: Array) -> Array:
-        """The power, of a number that is not negative."""
-        return np.where((a < 0) & (b != 0), np.nan, np.power(a, b))
+        """The power, as C's pow says."""
+        return np.asarray(np.power(a, b))
 
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
         """The error grows with the logarithm of the result."""

@@ -301,3 +301,5 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
             ),
         )
     yield "batched_shared", 'op = "gemm"\nbatch = 4\nm = 5\nn = 33\nk = 8\nfuse = ["bias", "gelu"]'
+    # Every special number to the power of every other.
+    yield "pow", 'op = "pow"\ninputs = { a = [24, 1], b = [24] }'
