@@ -16,6 +16,8 @@ from elftools.elf.elffile import ELFFile
 from kernels.errors import KernfitError
 from toolchains.target import Disassembler, Target
 
+PAGE_BYTES = 4096
+
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
     """A function's addresses, from `start` to before `end`, and its instructions' texts."""
@@ -26,14 +28,25 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     texts: tuple[str, ...]
 
     def executed(self, blocks: Iterable[tuple[int, int, int]]) -> Iterator[tuple[str, int]]:
-        """Each instruction's text and how often it ran; blocks as `Ended` has them."""
+        """Each instruction's text and how often it ran; blocks as `Ended` has them.
+
+        QEMU ends a block before an instruction that crosses a page, unless the block begins
+        with it. For x86 it finds that out too late, and tells plugins of one too many.
+        """
         for address, length, runs in blocks:
             first = bisect_left(self.addresses, address)
-            texts = self.texts[first : first + length]
-            if self.addresses[first : first + 1] != (address,) or len(texts) != length:
+            last = first + length - 1
+            if self.addresses[first : first + 1] != (address,) or last >= len(self.texts):
                 raise KernfitError(f"no instruction begins at {address:#x}; this is a bug of kernfit")
-            for text in texts:
+            if length > 1 and self._crosses_page(last):
+                last -= 1
+            for text in self.texts[first : last + 1]:
                 yield text, runs
+
+    def _crosses_page(self, number: int) -> bool:
+        start = self.addresses[number]
+        after = self.addresses[number + 1] if number + 1 < len(self.addresses) else self.end
+        return start // PAGE_BYTES != (after - 1) // PAGE_BYTES
 
 
 def functions(path: Path, target: Target) -> dict[str, Function]:
