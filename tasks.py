@@ -168,8 +168,8 @@ def build(
     finally:
         options.engine.close()
     summary.print_built(OUT, built, failures)
-    for failure in failures:
-        raise failure.error
+    if failures:
+        raise failures[0].error
     summary.require([each.report for each in built], skipped_too=require_checks)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from kernels.errors import KernfitError
+from kernels.errors import KernfitError, UsageError
 from kernels.graph.planning import plan as make_plan
 from kernels.plan import Plan
 from kernels.program import Program
@@ -57,7 +57,12 @@ def build_all(
     """Build every program for every target; what was built, in that order, and what was not.
 
     A build that fails does not keep the others from being built. An interruption ends all.
+    UsageError if two programs have one name, for the one's archive would replace the other's.
     """
+    names = [program.name for program in programs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two models are named '{name}', and their archives would be too")
     jobs = [_job(program, target) for program in programs for target in targets]
     built: dict[str, Built] = {}
     failures: dict[str, Failure] = {}
@@ -65,7 +70,7 @@ def build_all(
     each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
     memory = Memory(available_bytes())
 
-    with progress.board([p.name for p in programs], [t.name for t in targets], len(jobs)) as board:
+    with progress.board(names, [t.name for t in targets], len(jobs)) as board:
 
         def run(job: Job) -> Built:
             with memory.taken(job.bytes):
@@ -87,8 +92,8 @@ def build_all(
                 pool.shutdown(wait=False, cancel_futures=True)
                 options.engine.close()
                 raise
-    names = [job.name for job in jobs]
-    return [built[n] for n in names if n in built], [failures[n] for n in names if n in failures]
+    order = [job.name for job in jobs]
+    return [built[n] for n in order if n in built], [failures[n] for n in order if n in failures]
 
 
 def _show(board: Board, job: Job, built: Built) -> None:

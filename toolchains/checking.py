@@ -95,10 +95,12 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             for kernel in {each.name: each for waiting in due.values() for each in waiting}.values():
                 arrays = check.make_inputs(kernel, target)
                 (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
-            title = f"{plan.library} for {target.name}: checking"
-            with progress.bar(title, sum(map(len, due.values()))) as bar:
+            total = sum(map(len, due.values()))
+            code = functions(folder / "runner", target) if total else {}
+            with progress.bar(f"{plan.library} for {target.name}: checking", total) as bar:
                 for cpu, waiting in due.items():
-                    rows += self._run(cpu, waiting, folder, bar)
+                    if waiting:
+                        rows += self._run(cpu, waiting, code, folder, bar)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         lost = len(plan.kernels) * len(target.checked_on) - len(rows)
@@ -123,14 +125,13 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 waiting.append(kernel)
         return waiting
 
-    def _run(self, cpu: str, waiting: list[Kernel], folder: Path, bar: Bar) -> list[Row]:
-        """Run kernels on one processor."""
+    def _run(
+        self, cpu: str, waiting: list[Kernel], code: dict[str, Function], folder: Path, bar: Bar
+    ) -> list[Row]:
+        """Run kernels on one processor; `code` is what the runner holds."""
         rows: list[Row] = []
-        if not waiting:
-            return rows
         target = self.target
         kernels = {kernel.name: kernel for kernel in waiting}
-        code = functions(folder / "runner", target)
         for name in kernels:
             (folder / f"{name}.out").unlink(missing_ok=True)
 
@@ -182,30 +183,26 @@ def _skipped(kernel: Kernel, target: Target, cpu: str) -> Row:
 
 
 def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
-    if ended.outcome != "ran":
-        return Row(
-            kernel=kernel.name,
-            target=target.name,
-            cpu=cpu,
-            status=ended.outcome,
-            reason=ended.reason,
-            emulator=ended.emulator,
-            insns_reason=ended.uncounted,
-            vector_bits=ended.vector_bits or None,
-        )
-    output = (folder / f"{kernel.name}.out").read_bytes()
-    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
-    return Row(
+    row = Row(
         kernel=kernel.name,
         target=target.name,
         cpu=cpu,
+        status="pass" if ended.outcome == "ran" else ended.outcome,
+        reason=ended.reason,
+        emulator=ended.emulator,
+        insns_reason=ended.uncounted,
+        vector_bits=ended.vector_bits or None,
+    )
+    if ended.outcome != "ran":
+        return row
+    output = (folder / f"{kernel.name}.out").read_bytes()
+    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
+    return msgspec.structs.replace(
+        row,
         status="pass" if verdict.passed else "wrong",
         error=verdict.error,
         bound=verdict.bound,
         reason=verdict.reason,
-        emulator=ended.emulator,
-        insns_reason=ended.uncounted,
-        vector_bits=ended.vector_bits or None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kernels.errors import UsageError
 from kernels.graph.planning import plan
 from kernels.models import catalog, read_model
 from tests.unit.test_listing import conv, gemm, write
@@ -53,6 +54,12 @@ def test_what_fails_fails_alone(counting: Options, tmp_path: Path) -> None:
     assert failure.name == "t for armv7"
     assert failure.error.status == 7
     assert "pdp11" in str(failure.error)
+
+
+def test_two_models_of_one_name_are_refused(counting: Options, tmp_path: Path) -> None:
+    program = read_model(write(tmp_path, LISTING))
+    with pytest.raises(UsageError, match="two models are named 't'"):
+        build_all([program, program], [find_target("aarch64")], counting, Progress())
 
 
 def test_finished_work_is_not_repeated(counting: Options, tmp_path: Path) -> None:
