@@ -12,6 +12,7 @@ import pytest
 from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.plan import Plan
+from tests.emulation.conftest import need_counting
 from tests.unit.test_listing import gemm, write
 from toolchains.disassembly import functions
 from toolchains.emulate import EmulateRequest, Ended, Run
@@ -141,6 +142,7 @@ def test_a_vector_length_that_was_not_asked_for_is_skipped(tmp_path: Path, plann
 
 @pytest.mark.parametrize("target", ["aarch64", "armv7", "i686", "ppc64le", "riscv64", "s390x", "x86_64"])
 def test_instructions_are_counted_one_by_one(tmp_path: Path, planned: Plan, target: str) -> None:
+    need_counting(find_target(target))
     totals = []
     for number, extra in enumerate(("", "nop; nop; nop; ")):
         folder = tmp_path / str(number)
@@ -159,6 +161,7 @@ def test_a_counter_that_cannot_be_loaded_costs_the_counts_alone(tmp_path: Path, 
     folder = tmp_path / "with, a comma"
     folder.mkdir()
     target = find_target("riscv64")
+    need_counting(target)
     counted = emulated(folder, target, planned, GOOD, check=CHECK)
     assert counted.blocks
     broken = emulated(folder, target, planned, GOOD, check=CHECK, counter_code=b"not a library")
