@@ -65,6 +65,7 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
 MODEL = "a listing (.toml) or a name of the catalogue, several with commas, or 'all'; see `invoke models`"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
+RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 JOBS = "steps to run at once (default: the number of processors)"
 
 
@@ -139,6 +140,7 @@ def models(c: Context) -> None:
         "engine": ENGINE,
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "records": RECORDS,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what compilers and Docker print",
@@ -151,6 +153,7 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    records: str = "",
     out: str = "dist",
     require_checks: bool = False,
     verbose: bool = False,
@@ -161,7 +164,7 @@ def build(
 
     if check not in ("all", "sample"):
         raise UsageError(f"--check {check}: say all or sample")
-    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose)
+    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose, records)
     options = msgspec.structs.replace(options, checks=check)
     try:
         built, failures = build_all(programs, chosen, options, progress)
@@ -211,7 +214,88 @@ def check(
     summary.require(reports, skipped_too=require_checks)
 
 
-def _prepare(arch: str, model: str, engine: str, jobs: int, out: str, verbose: bool) -> Any:
+@task(
+    help={
+        "arch": "targets; those that this machine runs are timed, of others instructions are counted "
+        "under QEMU (default: this machine's own)",
+        "sets": "what to time: several with commas of resnet50, bert-base, square, unlisted, vector, "
+        "conv-resnet50, depthwise-mobilenet-v2, rows; or a listing (default: all)",
+        "size": "compare code and data bytes with those of the libraries instead",
+        "seconds": "how long the rounds of one kernel may take in all",
+        "records": RECORDS,
+        "out": "folder for bench.json and the picture (default: bench)",
+        "engine": ENGINE,
+        "jobs": JOBS,
+        "verbose": "also show what compilers print",
+    },
+)
+def bench(
+    c: Context,
+    arch: str = "",
+    sets: str = "",
+    size: bool = False,
+    seconds: float = 1.0,
+    records: str = "",
+    out: str = "bench",
+    engine: str = "auto",
+    jobs: int = 0,
+    verbose: bool = False,
+) -> None:
+    """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
+    from toolchains.bench import running
+
+    words = arch or running.own_target()
+    chosen, _, options, progress = _prepare(words, model_files.DEFAULT, engine, jobs, out, verbose, records)
+    try:
+        running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
+    finally:
+        options.engine.close()
+
+
+@task(
+    help={
+        "arch": "target, several with commas between; time decides where this machine runs it, else "
+        "instructions counted under QEMU choose the register tile and the unrolling",
+        "model": MODEL,
+        "records": "folder whose <target>.toml takes what was found (default: those that ship)",
+        "engine": ENGINE,
+        "jobs": JOBS,
+        "verbose": "also show what compilers print",
+    },
+)
+def tune(
+    c: Context,
+    arch: str = "",
+    model: str = model_files.DEFAULT,
+    records: str = "",
+    engine: str = "auto",
+    jobs: int = 0,
+    verbose: bool = False,
+) -> None:
+    """Search for better schedules near the model's, and record them for builds. Resumable."""
+    from kernels.tuning import RECORDS as SHIPPED
+    from toolchains.bench.tuning import tune as search
+
+    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    try:
+        for program in programs:
+            for target in chosen:
+                path = search(
+                    program,
+                    target,
+                    options,
+                    progress,
+                    Path(records) if records else SHIPPED,
+                    lambda found: progress.say(str(found)),
+                )
+                OUT.print(str(path), soft_wrap=True)
+    finally:
+        options.engine.close()
+
+
+def _prepare(
+    arch: str, model: str, engine: str, jobs: int, out: str, verbose: bool, records: str = ""
+) -> Any:
     from toolchains.engines.choose import choose_engine
     from toolchains.pipeline import Options
 
@@ -227,7 +311,12 @@ def _prepare(arch: str, model: str, engine: str, jobs: int, out: str, verbose: b
     return (
         chosen,
         programs,
-        Options(engine=runs_on, jobs=jobs or os.cpu_count() or 1, out=Path(out)),
+        Options(
+            engine=runs_on,
+            jobs=jobs or os.cpu_count() or 1,
+            out=Path(out),
+            records=tuple(Path(word) for word in records.split(",") if word),
+        ),
         progress,
     )
 

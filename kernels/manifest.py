@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from kernels.plan import Kernel, Operand, Plan, Step
+from kernels.plan import Kernel, Operand, Plan, Step, Tuned
 from kernels.program import Attribute
 from toolchains.target import Target
 
@@ -20,7 +20,10 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kernel: what it computes, how, and what it takes."""
+    """One kernel: what it computes, how, and what it takes.
+
+    Where its schedule was tuned, `record` is the name of the file of records that it is from.
+    """
 
     name: str
     symbol: str
@@ -35,8 +38,9 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     packed_weight_bytes: int
     arena_bytes: int
     stack_bytes: int
-    schedule: dict[str, int | str]
-    schedule_source: Literal["model", "tuned"] = "model"
+    schedule: Tuned
+    schedule_source: Literal["model", "tuned"]
+    record: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,4 +84,6 @@ def _entry(kernel: Kernel, measured: Measured) -> ManifestKernel:
         arena_bytes=kernel.arena_bytes,
         stack_bytes=measured.stack_bytes,
         schedule=kernel.schedule,
+        schedule_source="tuned" if kernel.record else "model",
+        record=kernel.record,
     )

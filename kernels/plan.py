@@ -15,6 +15,10 @@ ARENA_ALIGNMENT = 64
 """Alignment of the arena in bytes: a cache line, and the widest vector, of every target."""
 
 
+Tuned = dict[str, int | str]
+"""A schedule's parameters by name."""
+
+
 class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an operand is stored so that a kernel reads it front to back.
 
@@ -62,7 +66,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One C function with static shapes. `operands` are in the order of its signature."""
+    """One C function with static shapes. `operands` are in the order of its signature.
+
+    `record` names the record of tuning that the schedule is from, if it is from one.
+    """
 
     name: str
     symbol: str
@@ -70,10 +77,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attributes: dict[str, Attribute]
     epilogue: tuple[Step, ...]
     operands: tuple[Operand, ...]
-    schedule: dict[str, int | str]
+    schedule: Tuned
     arena_bytes: int
     flops: int
     count: int = 1
+    record: str = ""
 
     def operand(self, name: str) -> Operand:
         """The operand of that name; KeyError if there is none."""

@@ -15,7 +15,7 @@ from toolchains.process import run
 
 PROJECT = ROOT / "pyproject.toml"
 REQUIREMENTS = {
-    ROOT / ".ci" / "requirements.txt": ("--all-groups",),
+    ROOT / ".ci" / "requirements.txt": ("--group", "dev", "--group", "steps"),
     ROOT / "docker" / "requirements.txt": ("--only-group", "steps"),
 }
 HELD = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}

@@ -23,6 +23,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest, Measured, manifest_of
 from kernels.plan import Kernel, Plan
 from kernels.program import Program
+from kernels.tuning import read_records
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Checks, Remembered, sample
@@ -44,7 +45,8 @@ KERNELS_PER_PROCESS = 6
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
-    Of the checks, all are made, or those of a sample (`checking.sample`).
+    Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
+    folders of records of tuning that go before those that ship.
     """
 
     engine: Engine
@@ -52,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     build: Path = ROOT / "build"
     checks: Checks = "all"
+    records: tuple[Path, ...] = ()
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +83,7 @@ def build(program: Program, target: Target, options: Options, progress: Progress
     in the report, and the archive is then not written.
     """
     started = time.monotonic()
-    plan = make_plan(program, target)
+    plan = make_plan(program, target, read_records(target.name, options.records))
     surroundings = (
         target,
         code_digest("kernels", "toolchains"),
@@ -104,16 +107,8 @@ def build(program: Program, target: Target, options: Options, progress: Progress
             seconds=time.monotonic() - started,
         )
 
-    progress.step(
-        f"{plan.library} for {target.name}: {len(plan.kernels)} kernels, engine {options.engine.name}"
-    )
-    options.engine.prepare(target, progress.detail)
     with _scratch(place) as work:
-        _compile(plan, target, options, work, progress)
-        manifest = _describe(plan, target, work)
-        progress.step(f"{plan.library} for {target.name}: linking")
-        request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
-        options.engine.run("toolchains.link", _write(work / "link.json", request), target)
+        manifest = make(plan, target, options, work, progress)
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
         checking = Checking(
             plan=plan,
@@ -145,7 +140,6 @@ def build(program: Program, target: Target, options: Options, progress: Progress
             if not report.skipped():
                 _write(work / "stamp.json", Stamp(key=key, sha256=sha256))
         write_whole(report_path, msgspec.json.format(msgspec.json.encode(report), indent=1))
-        (work / "link.json").unlink()
         _replace(work, place)
     return Built(
         target=target.name,
@@ -156,6 +150,21 @@ def build(program: Program, target: Target, options: Options, progress: Progress
         report=report,
         seconds=time.monotonic() - started,
     )
+
+
+def make(plan: Plan, target: Target, options: Options, work: Path, progress: Progress) -> Manifest:
+    """Fill the folder `work` with the library and the runner of a plan, and describe them."""
+    title = f"{plan.library} for {target.name}"
+    progress.step(f"{title}: {len(plan.kernels)} kernels, engine {options.engine.name}")
+    options.engine.prepare(target, progress.detail)
+    _compile(plan, target, options, work, progress)
+    manifest = _describe(plan, target, work)
+    progress.step(f"{title}: linking")
+    request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
+    path = _write(work / "link.json", request)
+    options.engine.run("toolchains.link", path, target)
+    path.unlink()
+    return manifest
 
 
 def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:

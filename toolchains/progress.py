@@ -91,9 +91,9 @@ class Progress:
     Several threads may use one.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        """`verbose` also shows what tools print."""
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
+        """`verbose` also shows what tools print, `quiet` nothing."""
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._verbose = verbose
         self._started = time.monotonic()
         self._lock = threading.Lock()

@@ -58,7 +58,12 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     (RISC-V's LMUL). `fma_latency` is in cycles and `fma_per_cycle` counts vector
     instructions. `lane_operand` says that a multiply-add takes one lane of a vector as
     its scalar factor. `scalable` vectors may be longer than `vector_bits`; the running
-    processor tells their length.
+    processor tells their length. `issue` is how many instructions begin in a cycle, 1 where
+    schedules shall issue as few as possible. `indexed` says that a load can also advance its
+    pointer or add an index, `paired_loads` that one brings two vectors. `unroll` steps make
+    a round of the innermost loop, as many as LLVM schedules without spilling, and
+    `spare_registers` are those that a tile leaves to factors and to its allocator.
+    `prefetch` says that asking for lines ahead of their use pays.
     """
 
     source: str
@@ -73,6 +78,12 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     lane_operand: bool = False
     memory_operand: bool = False
     scalable: bool = False
+    indexed: bool = True
+    paired_loads: bool = False
+    issue: int = 1
+    unroll: int = 1
+    spare_registers: int = 2
+    prefetch: bool = False
     flushes_subnormals: bool = False
 
     @property
@@ -90,12 +101,15 @@ class LLVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `multiply_add` is a regular expression that finds, in LLVM's assembly, the instruction
     that inner loops ought to be made of: the multiplication, where the two are separate.
+    `attributes` are given to functions that divide no integers (LLVM Language Reference,
+    "Function Attributes").
     """
 
     triple: str
     cpu: str
     multiply_add: str
     features: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
     abi: str = ""
     float_abi: str = ""
 

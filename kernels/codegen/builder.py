@@ -8,7 +8,7 @@ them into predicated loops through memory, while LLVM lowers fixed-length ones w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +95,14 @@ class Builder:
         with T.serial(self.index(low), self.index(high)) as variable:
             yield variable
 
+    def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Emit two branches: what `then` emits where the condition holds, else the other."""
+        with T.If(condition):
+            with T.Then():
+                then()
+            with T.Else():
+                otherwise()
+
     # -- values ------------------------------------------------------------------
 
     def index(self, value: Any) -> Value:
@@ -161,6 +169,12 @@ class Builder:
         """One lane of a vector, as a scalar."""
         return vector if lanes_of(vector) == 1 else tirx.Shuffle([vector], [number])
 
+    def halves(self, vector: Value) -> tuple[Value, Value]:
+        """The first and the second half of the lanes."""
+        lanes = lanes_of(vector)
+        low, high = range(lanes // 2), range(lanes // 2, lanes)
+        return tirx.Shuffle([vector], list(low)), tirx.Shuffle([vector], list(high))
+
     def minimum(self, a: Any, b: Any) -> Any:
         """The smaller of two index expressions, folded when both are ints."""
         if isinstance(a, int) and isinstance(b, int):
@@ -194,6 +208,12 @@ class Builder:
     def store(self, buffer: Buffer, index: Any, value: Value) -> None:
         """Write the lanes of `value` from `index` on."""
         T.buffer_store(buffer.data, value, [self._range(index, lanes_of(value))])
+
+    def prefetch(self, buffer: Buffer, index: Any, *, write: bool = False) -> None:
+        """Ask for the cache line that holds an element; beyond the buffer it does nothing."""
+        address = tirx.address_of(buffer.data[self.index(index)])
+        numbers = (tirx.const(value, "int32") for value in (int(write), 3, 1))
+        T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *numbers))
 
     def _range(self, index: Any, lanes: int) -> Value:
         base = self.index(index)

@@ -81,8 +81,9 @@ def prim_func(kernel: Kernel, target: Target) -> Any:
 def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
     """Write `<symbol>.o`, and `<symbol>.frame.o` whose unwind tables tell the stack's use."""
     text = lower(kernel, target).inspect_source("ll")
-    write_object(strip(text, debug=True), out / f"{kernel.symbol}.frame.o")
-    write_object(strip(text), out / f"{kernel.symbol}.o")
+    attributes = () if DIVISION.search(text) else target.llvm.attributes
+    write_object(strip(text, attributes, debug=True), out / f"{kernel.symbol}.frame.o")
+    write_object(strip(text, attributes), out / f"{kernel.symbol}.o")
 
 
 def lower(kernel: Kernel, target: Target) -> Any:
@@ -107,6 +108,8 @@ def write_object(text: str, path: Path) -> None:
         loaded.write_to_file(str(path), "o")
 
 
+DIVISION = re.compile(r"= [su](div|rem) ")
+"""LLVM may call a function for it where it is asked for small code."""
 DEBUG = ("    #dbg_", "!llvm.dbg.cu")
 RUNTIME = (
     "@llvm.global_ctors",
@@ -119,14 +122,14 @@ RUNTIME = (
 FUNCTIONS = ("define weak ", "define internal ")
 
 
-def strip(text: str, *, debug: bool = False) -> str:
+def strip(text: str, attributes: tuple[str, ...] = (), *, debug: bool = False) -> str:
     """LLVM IR without what TVM adds to every module and no kernel needs.
 
     That is the report of a failed assertion to TVM's runtime (the assertion's `return -1`
     stays), an empty list of constructors, two weak conversion functions of half precision,
     which would be symbols without the library's prefix, and, unless `debug`, debug
     information. What is left cannot unwind, and says so, or ARM's unwind tables would
-    refer to a C++ runtime.
+    refer to a C++ runtime. Functions get the `attributes` beside.
     """
     dropped = RUNTIME if debug else (*RUNTIME, *DEBUG)
     kept = []
@@ -134,12 +137,13 @@ def strip(text: str, *, debug: bool = False) -> str:
     for line in text.splitlines():
         skipping = skipping or line.startswith(FUNCTIONS)
         if not skipping and not line.startswith(dropped):
-            kept.append(_mended(line, debug=debug))
+            kept.append(_mended(line, attributes, debug=debug))
         skipping = skipping and line != "}"
     return "\n".join(kept) + "\n"
 
 
-def _mended(line: str, *, debug: bool) -> str:
-    if line.startswith("attributes #") and "nounwind" not in line:
-        return line.replace("{", "{ nounwind", 1)
+def _mended(line: str, attributes: tuple[str, ...], *, debug: bool) -> str:
+    if line.startswith("attributes #"):
+        missing = [word for word in ("nounwind", *attributes) if word not in line.split()]
+        return line.replace("{", " ".join(["{", *missing]), 1)
     return line if debug else re.sub(r",? !dbg !\d+", "", line)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from kernels.operators import find_family
 from kernels.plan import Kernel, Operand, Plan, Step
 from kernels.program import Operator, Program, Role, Tensor
+from kernels.tuning import Known, signature
 from toolchains.target import Target
 
 ORDER = ("input", "weight", "bias", "residual", "output")
 """Roles in the order of a kernel's signature."""
 
 
-def plan(program: Program, target: Target) -> Plan:
-    """Every group of operators as one kernel, scheduled for the target."""
+def plan(program: Program, target: Target, records: Mapping[str, Known] | None = None) -> Plan:
+    """Every group of operators as one kernel, scheduled for the target: by a record, or the model."""
     groups: dict[str, list[Operator]] = {}
     for operator in program.operators:
         groups.setdefault(operator.group or operator.name, []).append(operator)
@@ -24,11 +25,19 @@ def plan(program: Program, target: Target) -> Plan:
         library=program.name,
         target=target.name,
         source=program.source,
-        kernels=tuple(_kernel(program, target, name, operators) for name, operators in groups.items()),
+        kernels=tuple(
+            _kernel(program, target, name, operators, records or {}) for name, operators in groups.items()
+        ),
     )
 
 
-def _kernel(program: Program, target: Target, name: str, operators: Sequence[Operator]) -> Kernel:
+def _kernel(
+    program: Program,
+    target: Target,
+    name: str,
+    operators: Sequence[Operator],
+    records: Mapping[str, Known],
+) -> Kernel:
     leading, *fused = operators
     family = find_family(leading.kind)
     operands: list[Operand] = []
@@ -59,7 +68,9 @@ def _kernel(program: Program, target: Target, name: str, operators: Sequence[Ope
     attributes = msgspec.convert(leading.attributes, family.attributes)
     shapes = {o.name: o.shape for o in operands}
     weights = frozenset(o.name for o in operands if o.role == "weight")
-    planned = family.plan(attributes, shapes, weights, target.cpu)
+    operands.sort(key=lambda o: ORDER.index(o.role))
+    known = records.get(signature(leading.kind, leading.attributes, operands, steps))
+    planned = family.plan(attributes, shapes, weights, target.cpu, known.record.schedule if known else None)
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
         name=name,
@@ -67,12 +78,10 @@ def _kernel(program: Program, target: Target, name: str, operators: Sequence[Ope
         kind=leading.kind,
         attributes=leading.attributes,
         epilogue=tuple(steps),
-        operands=tuple(
-            msgspec.structs.replace(o, packing=planned.packing.get(o.name))
-            for o in sorted(operands, key=lambda o: ORDER.index(o.role))
-        ),
+        operands=tuple(msgspec.structs.replace(o, packing=planned.packing.get(o.name)) for o in operands),
         schedule=msgspec.to_builtins(planned.schedule) if planned.schedule else {},
         arena_bytes=planned.arena_bytes,
         flops=flops,
         count=leading.count,
+        record=known.file if known else "",
     )

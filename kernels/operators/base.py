@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import InputError
-from kernels.plan import Kernel, Operand, Packing
+from kernels.plan import Kernel, Operand, Packing, Tuned
 from kernels.program import Attribute, Role, Tensor
 from toolchains.target import CPU
 
@@ -125,11 +125,16 @@ class Family(abc.ABC):
         """Floating-point operations of one call, a multiply-add counted as two."""
 
     def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+        self,
+        attributes: Any,
+        shapes: Mapping[str, Shape],
+        weights: frozenset[str],
+        cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """The schedule for a processor, if there is anything to decide.
 
-        `weights` are the operands known ahead of time.
+        `weights` are the operands known ahead of time; a `tuned` schedule is taken as it is.
         """
         return Planned()
 

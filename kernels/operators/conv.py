@@ -23,7 +23,7 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
-from kernels.plan import Kernel, Packing
+from kernels.plan import Kernel, Packing, Tuned
 from kernels.program import Role, Tensor
 from kernels.schedules import channels, contraction
 from kernels.schedules.tiles import Window
@@ -111,12 +111,17 @@ class Convolution(Family):
         return 2 * prod(shapes["y"]) * prod(shapes["w"][1:])
 
     def plan(
-        self, attributes: ConvAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+        self,
+        attributes: ConvAttributes,
+        shapes: Mapping[str, Shape],
+        weights: frozenset[str],
+        cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters."""
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        schedule = contraction.choose(window, filters // attributes.groups, cpu)
+        schedule = contraction.choose(window, filters // attributes.groups, cpu, tuned)
         packing = _packing(shapes["w"], schedule.nr, attributes.groups)
         return Planned(schedule=schedule, packing={"w": packing})
 
@@ -275,9 +280,12 @@ class ConvTranspose2D(Family):
         shapes: Mapping[str, Shape],
         weights: frozenset[str],
         cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """One register tile for all phases."""
-        schedule = contraction.choose(self._phases(attributes, shapes["x"])[0], attributes.filters, cpu)
+        schedule = contraction.choose(
+            self._phases(attributes, shapes["x"])[0], attributes.filters, cpu, tuned
+        )
         return Planned(schedule=schedule, packing={"w": _packing(shapes["w"], schedule.nr)})
 
     def _phases(self, attributes: TransposedAttributes, x: Shape) -> list[Window]:
@@ -388,7 +396,12 @@ class DepthwiseConv2D(Family):
         return 2 * prod(shapes["y"]) * prod(attributes.kernel)
 
     def plan(
-        self, attributes: WindowAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+        self,
+        attributes: WindowAttributes,
+        shapes: Mapping[str, Shape],
+        weights: frozenset[str],
+        cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """Channels in vectors; weights as [h, w] x [c], in one panel."""
         window = slide(attributes, shapes["x"])
@@ -398,7 +411,7 @@ class DepthwiseConv2D(Family):
             columns=window.channels,
             panel=window.channels,
         )
-        return Planned(schedule=channels.choose(window, cpu), packing={"w": packing})
+        return Planned(schedule=channels.choose(window, cpu, tuned), packing={"w": packing})
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One multiply-add for each tap and vector."""

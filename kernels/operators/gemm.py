@@ -20,7 +20,7 @@ from kernels.operators.base import (
     Shape,
     positive,
 )
-from kernels.plan import Kernel, Packing
+from kernels.plan import Kernel, Packing, Tuned
 from kernels.program import Role, Tensor
 from kernels.schedules import contraction
 from kernels.schedules.tiles import Window
@@ -80,11 +80,16 @@ class Gemm(Family):
         return 2 * batch * m * n * k
 
     def plan(
-        self, attributes: GemmAttributes, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+        self,
+        attributes: GemmAttributes,
+        shapes: Mapping[str, Shape],
+        weights: frozenset[str],
+        cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
         batch, m, n, k = _extents(attributes, shapes)
-        schedule = contraction.choose(_window(batch, m, k), n, cpu)
+        schedule = contraction.choose(_window(batch, m, k), n, cpu, tuned)
         transposed = attributes.transpose[1] == "t"
         if "b" in weights:
             permute = (1, 0) if transposed else (0, 1)

@@ -88,7 +88,7 @@ class _Normalization(Family):
 
 
 def _sum(b: Any, start: Any, columns: int, element: Any) -> Any:
-    return channels.emit_fold(b, start, columns, 0.0, element, lambda a, c: a + c)
+    return channels.emit_fold(b, start, columns, 0.0, element, lambda a, c: a + c, chains=4)
 
 
 class LayerNorm(_Normalization):

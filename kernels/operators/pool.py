@@ -23,7 +23,7 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
-from kernels.plan import Kernel
+from kernels.plan import Kernel, Tuned
 from kernels.schedules import channels
 from toolchains.target import CPU
 
@@ -62,11 +62,16 @@ class _Pool(Family):
         return prod(shapes["y"]) * prod(kernel)
 
     def plan(
-        self, attributes: Any, shapes: Mapping[str, Shape], weights: frozenset[str], cpu: CPU
+        self,
+        attributes: Any,
+        shapes: Mapping[str, Shape],
+        weights: frozenset[str],
+        cpu: CPU,
+        tuned: Tuned | None = None,
     ) -> Planned:
         """Channels in vectors."""
         window = slide(self.window_attributes(attributes, shapes["x"]), shapes["x"])
-        return Planned(schedule=channels.choose(window, cpu))
+        return Planned(schedule=channels.choose(window, cpu, tuned))
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Fold each window and store the result."""

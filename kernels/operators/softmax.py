@@ -94,6 +94,7 @@ class Softmax(Family):
             -float("inf"),
             lambda at, lanes: b.load(x, at, lanes),
             lambda a, c: b.select(c > a, c, a),
+            chains=4,
         )
 
         def exponential(at: Any, lanes: int) -> Any:
@@ -101,7 +102,7 @@ class Softmax(Family):
             b.store(y, at, value)
             return value
 
-        total = channels.emit_fold(b, start, columns, 0.0, exponential, lambda a, c: a + c)
+        total = channels.emit_fold(b, start, columns, 0.0, exponential, lambda a, c: a + c, chains=2)
         scale, shift = self.finish(b, largest, total)
 
         def scaling(column: Any, lanes: int) -> None:

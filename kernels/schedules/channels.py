@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from kernels.plan import Tuned
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
@@ -22,11 +23,13 @@ class Sliding(msgspec.Struct, frozen=True, kw_only=True):
     nr: int
 
 
-def choose(window: Window, cpu: CPU) -> Sliding:
+def choose(window: Window, cpu: CPU, tuned: Tuned | None = None) -> Sliding:
     """As many neighbouring pixels as half the registers hold, two vectors of channels each.
 
     Half: the other half is for the loaded elements and weights of the taps in flight.
     """
+    if tuned is not None:
+        return msgspec.convert(tuned, Sliding)
     nr = min(2 * cpu.lanes, window.channels)
     widest = max(
         sum(cpu.registers_of(piece) for _, piece in pieces(width, cpu.lanes))
@@ -56,27 +59,26 @@ def emit_window(
     channels = window.channels
     full, rest = divmod(channels, schedule.nr)
     blocks = [part for part in ((schedule.nr, full, 0), (rest, 1, channels - rest)) if part[0] * part[1]]
-    for width, count, base in blocks:
-        vectors = pieces(width, b.cpu.lanes)
-        with (
-            b.loop(0, window.batch) as batch,
-            b.loop(0, window.out[0]) as sheet,
-            b.loop(0, window.out[1]) as line,
-            b.loop(0, count) as number,
-        ):
-            for run in runs(window, schedule.mr):
-                with b.loop(0, run.repeat) as tile:
-                    _emit_run(
-                        b,
-                        window,
-                        x,
-                        run,
-                        (batch, sheet, line, tile * run.rows + run.first),
-                        (number * width + base, vectors),
-                        initial=initial,
-                        combine=combine,
-                        finish=finish,
-                    )
+    with (
+        b.loop(0, window.batch) as batch,
+        b.loop(0, window.out[0]) as sheet,
+        b.loop(0, window.out[1]) as line,
+    ):
+        for run in runs(window, schedule.mr):
+            with b.loop(0, run.repeat) as tile:
+                for width, count, base in blocks:
+                    with b.loop(0, count) as number:
+                        _emit_run(
+                            b,
+                            window,
+                            x,
+                            run,
+                            (batch, sheet, line, tile * run.rows + run.first),
+                            (number * width + base, pieces(width, b.cpu.lanes)),
+                            initial=initial,
+                            combine=combine,
+                            finish=finish,
+                        )
 
 
 def _emit_run(
@@ -140,24 +142,40 @@ def emit_fold(
     initial: float,
     element: Callable[[Any, int], Any],
     combine: Callable[[Any, Any], Any],
+    chains: int = 1,
 ) -> Any:
-    """Fold a row into one scalar: lane by lane in vectors, then across lanes, then the rest.
+    """Fold a row into one scalar: lane by lane in `chains` vectors, across these, then the rest.
 
-    The order is fixed by the length and the lanes alone, so that a target's result is the
-    same in every build.
+    The order is fixed by the length, the lanes and the chains alone, so that a target's
+    result is the same in every build. Several chains hide the latency of `combine`.
     """
     lanes = b.cpu.lanes
     whole = elements // lanes
     total = b.registers([1])
     total[0] = b.constant(initial, 1)
     if whole:
-        accumulator = b.registers([lanes])
-        accumulator[0] = b.constant(initial, lanes)
-        with b.loop(0, whole) as number:
-            accumulator[0] = combine(accumulator[0], element(start + number * lanes, lanes))
-        vector = b.let(accumulator[0])
-        for lane in range(lanes):
-            total[0] = combine(total[0], b.lane(vector, lane))
+        chains = min(chains, whole, max(1, b.cpu.vector_registers // (4 * b.cpu.register_group)))
+        accumulators = b.registers([lanes] * chains)
+        for chain in range(chains):
+            accumulators[chain] = b.constant(initial, lanes)
+        rounds = whole // chains
+        with b.loop(0, rounds) as number:
+            for chain in range(chains):
+                at = start + (number * chains + chain) * lanes
+                accumulators[chain] = combine(accumulators[chain], element(at, lanes))
+        for chain in range(whole - rounds * chains):
+            at = start + (rounds * chains + chain) * lanes
+            accumulators[chain] = combine(accumulators[chain], element(at, lanes))
+        parts = [b.let(accumulators[chain]) for chain in range(chains)]
+        while len(parts) > 1:
+            parts = [b.let(combine(*pair)) for pair in zip(parts[::2], parts[1::2], strict=False)] + (
+                parts[-1:] if len(parts) % 2 else []
+            )
+        vector = parts[0]
+        while b.lanes(vector) > 1:
+            low, high = b.halves(vector)
+            vector = b.let(combine(low, high))
+        total[0] = combine(total[0], vector)
     if whole * lanes < elements:
         with b.loop(whole * lanes, elements) as index:
             total[0] = combine(total[0], element(start + index, 1))

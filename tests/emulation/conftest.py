@@ -42,7 +42,12 @@ def built_once(program_key: int, target: str) -> Built:
 KEPT: dict[int, tuple[Program, Options]] = {}
 
 
+def built_for(target: Target, edges: Program, options: Options) -> Built:
+    """The small kernels for a target, built at the first call."""
+    KEPT[id(edges)] = edges, options
+    return built_once(id(edges), target.name)
+
+
 @pytest.fixture(params=TARGETS, ids=lambda target: target.name)
 def built(request: pytest.FixtureRequest, edges: Program, options: Options) -> tuple[Target, Built]:
-    KEPT[id(edges)] = edges, options
-    return request.param, built_once(id(edges), request.param.name)
+    return request.param, built_for(request.param, edges, options)

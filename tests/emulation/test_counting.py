@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from kernels.models import read_model
+from kernels.program import Program
 from tests.emulation.cases import listing
-from tests.emulation.conftest import need_counting
+from tests.emulation.conftest import built_for, need_counting
 from toolchains.pipeline import Built, Options, build
 from toolchains.progress import Progress
 from toolchains.target import Target, find_target
@@ -70,3 +72,32 @@ def test_vectors_run_where_there_are_any(built: tuple[Target, Built]) -> None:
         assert not any(row.vector_insns for row in rows)
     if target.cpu.scalable:
         assert all(f"vlen={row.vector_bits}" in row.cpu.split(",") for row in rows)
+
+
+TEN = ("reduce_sum", "log", "relu", "add_row", "sqrt", "floor", "round", "sigmoid", "softmax", "negative")
+"""Sum, logarithm and so on: what TVM's own vectorisation makes slower with RISC-V's V than without
+(apache/tvm issues 18560 to 18570); `add_row` is its bias_add."""
+FEW = 20
+"""A kernel of so few instructions works on one or two elements, where no vector can help."""
+
+
+@pytest.mark.parametrize("operator", TEN)
+@pytest.mark.parametrize("variant", ["riscv64-rvv", "riscv64-rvv256"])
+def test_vectors_of_any_length_take_fewer_instructions_than_none(
+    operator: str, variant: str, edges: Program, options: Options
+) -> None:
+    counts = {}
+    for name in ("riscv64", variant):
+        target = find_target(name)
+        need_counting(target)
+        rows = built_for(target, edges, options).report.rows
+        counts[name] = {
+            row.kernel: row.insns or 0
+            for row in rows
+            if row.cpu == target.checked_on[0] and re.fullmatch(rf"{operator}(_\D\w*)?_\d+", row.kernel)
+        }
+    scalar, vector = counts["riscv64"], counts[variant]
+    assert scalar.keys() == vector.keys()
+    compared = {kernel: (scalar[kernel], vector[kernel]) for kernel in scalar if scalar[kernel] > FEW}
+    assert compared
+    assert all(with_v < without for without, with_v in compared.values()), compared

@@ -12,7 +12,9 @@ def test_the_files_of_pins_agree() -> None:
     constraints = pinned(LIST.findall(PROJECT.read_text(encoding="utf-8"))[0])
     assert constraints["apache-tvm"] == "0.27.0.post1"
     everything, steps = (pinned(path.read_text(encoding="utf-8")) for path in REQUIREMENTS)
-    assert everything == constraints
+    assert everything.items() <= constraints.items()
+    others = constraints.keys() - everything.keys()
+    assert {"mkl", "scipy-openblas32", "onednn-cpu-gomp"} <= others, "what the bench alone needs"
     assert steps.items() <= constraints.items()
     assert {"apache-tvm", "numpy", "msgspec", "ziglang"} <= steps.keys()
 

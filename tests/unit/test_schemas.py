@@ -16,6 +16,7 @@ from kernels.plan import Plan
 from kernels.program import Program
 from kernels.schemas import FOLDER, schema_text
 from tests.conftest import Golden
+from toolchains.bench.results import Bench
 from toolchains.report import Report, Row
 from toolchains.target import Target, all_targets
 
@@ -24,6 +25,7 @@ KINDS: dict[str, Any] = {
     "plan": Plan,
     "manifest": Manifest,
     "report": Report,
+    "bench": Bench,
     "target": Target,
 }
 

@@ -1,0 +1,170 @@
+"""The bench and the search: real measurements of small kernels, and that wrong ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels.errors import CheckFailedError, InputError
+from kernels.graph.planning import plan as make_plan
+from kernels.manifest import Manifest
+from kernels.models import read_model
+from kernels.program import Program
+from kernels.tuning import read_records, signature_of
+from tests.emulation.conftest import need_counting
+from toolchains.bench import results, running, tuning
+from toolchains.pipeline import Options, build, make
+from toolchains.progress import Progress
+from toolchains.target import all_targets, find_target
+
+OWN = max(filter(running.runs_here, all_targets().values()), key=lambda target: target.cpu.vector_bits)
+PRODUCTS = """
+name = "bench_small"
+source = "test"
+
+[[kernel]]
+name = "product"
+op = "gemm"
+m = 50
+n = 70
+k = 90
+
+[[kernel]]
+name = "image"
+op = "conv2d"
+inputs = { x = [1, 9, 11, 16] }
+attributes = { filters = 24, kernel = [3, 3], padding = [1, 1, 1, 1] }
+fuse = ["bias", "relu"]
+"""
+
+
+@pytest.fixture
+def listing(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(PRODUCTS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def program(listing: Path) -> Program:
+    return read_model(listing)
+
+
+def bench(listing: Path, options: Options, show: Callable[[object], None]) -> None:
+    running.bench([OWN], str(listing), options, Progress(quiet=True), seconds=0.02, size=False, show=show)
+
+
+def test_a_listing_is_measured(listing: Path, options: Options, tmp_path: Path) -> None:
+    shown: list[object] = []
+    own = msgspec.structs.replace(options, out=tmp_path / "bench")
+    running.bench(
+        [OWN], str(listing), own, Progress(quiet=True), seconds=0.05, size=False, show=shown.append
+    )
+    found = results.read(tmp_path / "bench" / "bench.json")
+    assert found.target == OWN.name
+    (measured,) = found.sets.values()
+    assert [row.kernel for row in measured.rows] == ["product", "image"]
+    for row in measured.rows:
+        assert 0 < row.share < 1.3
+        assert row.seconds > 0
+    assert shown
+
+
+def test_a_wrong_kernel_takes_no_part(
+    program: Program, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose weights are packed otherwise than its plan says."""
+    options = msgspec.structs.replace(options, build=tmp_path / "build", out=tmp_path / "dist")
+    built = build(program, OWN, options, Progress(quiet=True))
+    assert not built.report.failed()
+    place = options.build / OWN.name / program.name
+    plan = make_plan(program, OWN)
+    narrow = {signature_of(kernel): known(kernel.schedule | {"nr": 8, "mr": 2}) for kernel in plan.kernels}
+    work = tmp_path / "other"
+    work.mkdir()
+    make(make_plan(program, OWN, narrow), OWN, options, work, Progress(quiet=True))
+    library = place / f"lib{program.name}.so"
+    library.write_bytes((work / library.name).read_bytes())
+    chosen = running.Set(title="wrong", model=Path("unused"))
+    monkeypatch.setattr(running, "read_model", lambda _: program)
+    with pytest.raises(CheckFailedError, match="times our bound"):
+        running.measure_set(chosen, OWN, options, Progress(quiet=True), seconds=0.01, peers=())
+
+
+def known(schedule: dict[str, int | str]) -> tuning.Known:
+    record = tuning.Record(kernel="", schedule=schedule, gain=1.0, by="time", cpu="", date="")
+    return tuning.Known(record=record, file="test.toml")
+
+
+def test_a_search_leaves_records_that_a_build_takes(
+    program: Program, options: Options, tmp_path: Path
+) -> None:
+    target = find_target("riscv64")
+    need_counting(target)
+    found: list[tuning.Found] = []
+    folder = tmp_path / "records"
+    path = tuning.tune(program, target, options, Progress(quiet=True), folder, found.append)
+    assert [each.kernel for each in found] == ["product", "image"]
+    assert all(each.tried >= 10 for each in found)
+    again: list[tuning.Found] = []
+    tuning.tune(program, target, options, Progress(quiet=True), folder, again.append)
+    assert again == [], "what was searched is not searched again"
+    recorded = {each.kernel for each in found if each.recorded}
+    assert len(read_records(target.name, (folder,))) >= len(recorded)
+    tuned = msgspec.structs.replace(options, records=(folder,))
+    built = build(program, target, tuned, Progress(quiet=True))
+    assert not built.report.failed()
+    sources = {kernel.name: kernel.schedule_source for kernel in built.manifest.kernels}
+    assert {name for name, source in sources.items() if source == "tuned"} == recorded
+    if recorded:
+        assert path.is_file()
+        plain = build(program, target, options, Progress(quiet=True)).report
+        insns = {row.kernel: row.insns or 0 for row in plain.rows if row.cpu == target.qemu.cpus[0]}
+        for row in built.report.rows:
+            if row.kernel in recorded and row.cpu == target.qemu.cpus[0]:
+                assert (row.insns or 0) < insns[row.kernel]
+
+
+def test_a_build_names_the_record_that_it_used(program: Program, options: Options, tmp_path: Path) -> None:
+    target = find_target("aarch64")
+    kernel = make_plan(program, target).kernels[0]
+    schedule = dict(kernel.schedule) | {"mr": 3, "nr": 8, "unroll": 1}
+    record = tuning.Record(
+        kernel=signature_of(kernel),
+        schedule=schedule,
+        gain=1.5,
+        by="time",
+        cpu="a board",
+        date="2026-11-24",
+    )
+    (tmp_path / "aarch64.toml").write_text(
+        tuning.text(tuning.RecordFile(target="aarch64", record=(record,))), encoding="utf-8"
+    )
+    built = build(
+        program, target, msgspec.structs.replace(options, records=(tmp_path,)), Progress(quiet=True)
+    )
+    entry: Manifest = built.manifest
+    assert entry.kernels[0].schedule == schedule
+    assert (entry.kernels[0].schedule_source, entry.kernels[0].record) == ("tuned", "aarch64.toml")
+    assert (entry.kernels[1].schedule_source, entry.kernels[1].record) == ("model", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", 'target = "armv7"', 'target = "aarch64"\n[[record]]\nkernel = 3\n']
+)
+def test_a_file_that_holds_no_records_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "aarch64.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"aarch64\.toml"):
+        read_records("aarch64", (tmp_path,))
+
+
+def test_the_picture_needs_no_display(listing: Path, options: Options, tmp_path: Path) -> None:
+    own = msgspec.structs.replace(options, out=tmp_path / "bench")
+    running.bench(
+        [OWN], str(listing), own, Progress(quiet=True), seconds=0.01, size=False, show=lambda _: None
+    )
+    picture = (tmp_path / "bench" / f"{OWN.name}.svg").read_text(encoding="utf-8")
+    assert "<svg" in picture

@@ -1,0 +1,1 @@
+"""`invoke bench`: our kernels beside the libraries that they replace, measured in turn."""

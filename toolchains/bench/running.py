@@ -1,0 +1,276 @@
+"""Conducts `invoke bench` on this machine: builds each set's library, and has it measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kernels.errors import CheckFailedError, EngineError, MissingToolError, UsageError, did_you_mean
+from kernels.graph.planning import plan as make_plan
+from kernels.models import catalog, read_model
+from kernels.plan import Kernel, Plan
+from toolchains import pipeline
+from toolchains.bench.contest import OURS, ContestRequest, Machine, Measured
+from toolchains.bench.peers import HELD, ONE_THREAD
+from toolchains.bench.picture import draw
+from toolchains.bench.results import BenchSet, TargetFigures, host_of, read, set_of, table_of, write
+from toolchains.bench.sizes import show_sizes
+from toolchains.cache import ROOT
+from toolchains.process import run
+from toolchains.progress import Progress
+from toolchains.target import Target, all_targets
+
+SETS = Path(__file__).parent / "sets"
+COUNTED = SETS / "counted.toml"
+"""The products whose instructions are counted: weights packed, two of a convolution, one of BERT."""
+TIMEOUT = 7200.0
+
+
+class Set(msgspec.Struct, frozen=True, kw_only=True):
+    """Kernels that are measured together: those of a listing, or some of its operators.
+
+    A `summed` set is compared by the time of all calls, others by the geometric mean.
+    """
+
+    title: str
+    model: Path
+    operators: tuple[str, ...] = ()
+    summed: bool = False
+
+    def kernels(self, plan: Plan) -> list[Kernel]:
+        """The kernels of the set."""
+        return [k for k in plan.kernels if not self.operators or k.kind in self.operators]
+
+
+def all_sets() -> dict[str, Set]:
+    """The sets by name, in the order of the table."""
+    return {
+        "resnet50": Set(title="ResNet-50's products", model=SETS / "resnet50.toml"),
+        "bert-base": Set(title="BERT-base's products, 128 tokens", model=SETS / "bert-base.toml"),
+        "square": Set(title="square products", model=SETS / "square.toml"),
+        "unlisted": Set(title="shapes of no listing", model=SETS / "unlisted.toml"),
+        "vector": Set(title="vector times matrix", model=SETS / "vector.toml"),
+        "conv-resnet50": Set(
+            title="ResNet-50's convolutions",
+            model=catalog()["resnet50"],
+            operators=("conv2d",),
+            summed=True,
+        ),
+        "depthwise-mobilenet-v2": Set(
+            title="MobileNet v2's depthwise convolutions",
+            model=catalog()["mobilenet_v2"],
+            operators=("depthwise_conv2d",),
+            summed=True,
+        ),
+        "rows": Set(title="softmax, layer normalisation, pooling", model=SETS / "rows.toml"),
+    }
+
+
+def environment(target: Target) -> dict[str, str]:
+    """The environment of a contest: one thread, and the peers held to the target's instructions."""
+    ours = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    libraries = str(Path(sysconfig.get_path("data")) / "lib")
+    path = ":".join(part for part in (libraries, os.environ.get("LD_LIBRARY_PATH", "")) if part)
+    return {
+        **ours,
+        **ONE_THREAD,
+        **HELD.get(target.name, {}),
+        "LD_LIBRARY_PATH": path,
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def measure_set(
+    chosen: Set,
+    target: Target,
+    options: pipeline.Options,
+    progress: Progress,
+    *,
+    seconds: float,
+    peers: tuple[str, ...] | None = None,
+    heard: Callable[[Kernel, Measured], None] = lambda *_: None,
+) -> tuple[Machine, list[tuple[Kernel, Measured]]]:
+    """Build the set's library and measure its kernels; EngineError if the contest fails."""
+    program = read_model(chosen.model)
+    built = pipeline.build(program, target, options, progress)
+    if built.report.failed():
+        raise EngineError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
+    place = options.build / target.name / program.name
+    plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
+    kernels = {kernel.name: kernel for kernel in chosen.kernels(plan)}
+    machine: list[Machine] = []
+    rows: list[tuple[Kernel, Measured]] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress.bar(f"{chosen.title} on {target.name}: measuring", len(kernels)) as bar,
+    ):
+
+        def said(line: str) -> None:
+            if not line.startswith("{"):
+                return
+            if not machine:
+                machine.append(msgspec.json.decode(line, type=Machine))
+                return
+            measured = msgspec.json.decode(line, type=Measured)
+            if OURS not in measured.figures:
+                raise CheckFailedError(f"{measured.kernel} for {target.name}: {measured.refused[OURS]}")
+            rows.append((kernels[measured.kernel], measured))
+            heard(*rows[-1])
+            bar.advance(measured.kernel)
+
+        request = ContestRequest(
+            target=target,
+            plan=plan,
+            library=str((place / f"lib{plan.library}.so").resolve()),
+            contests=tuple((name,) for name in kernels),
+            seconds=seconds,
+            core=max(os.sched_getaffinity(0)),
+            peers=peers,
+        )
+        path = Path(folder) / "contest.json"
+        path.write_bytes(msgspec.json.encode(request))
+        ended = run(
+            [sys.executable, "-m", "toolchains.bench.contest", str(path)],
+            timeout=TIMEOUT,
+            env=environment(target),
+            on_line=said,
+        )
+    if ended.status != 0 or len(rows) != len(kernels):
+        raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
+    return machine[0], rows
+
+
+def bench_here(
+    target: Target,
+    sets: Mapping[str, Set],
+    options: pipeline.Options,
+    progress: Progress,
+    *,
+    seconds: float,
+    heard: Callable[[BenchSet], None],
+) -> TargetFigures:
+    """Measure sets on this machine."""
+    found: dict[str, BenchSet] = {}
+    machine: Machine | None = None
+    for name, chosen in sets.items():
+        machine, rows = measure_set(chosen, target, options, progress, seconds=seconds)
+        found[name] = set_of(chosen.title, summed=chosen.summed, measured=rows)
+        heard(found[name])
+    if machine is None:
+        raise UsageError("no set to measure")
+    return TargetFigures(host=host_of(machine), sets=found, missing=machine.missing)
+
+
+def count_instructions(target: Target, options: pipeline.Options, progress: Progress) -> TargetFigures:
+    """Instructions for each floating-point operation of a few products, under QEMU."""
+    program = read_model(COUNTED)
+    report = pipeline.build(program, target, options, progress).report
+    flops = {kernel.name: kernel.flops for kernel in make_plan(program, target).kernels}
+    emulated = target.qemu.cpus[0] if target.qemu.cpus else ""
+    rows = [row for row in report.rows if row.cpu == emulated]
+    uncounted = next((row.insns_reason or row.reason for row in rows if row.insns is None), None)
+    if not rows or uncounted:
+        raise MissingToolError(
+            f"{target.name}: nothing counts its instructions: {uncounted or 'no QEMU runs it'}"
+        )
+    insns = {row.kernel: (row.insns or 0) / flops[row.kernel] for row in rows}
+    return TargetFigures(insns_per_flop=sum(insns.values()) / len(insns), insns=insns, emulated=emulated)
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this machine runs the target's code itself, so that time can be measured."""
+    if target.native is not None:
+        flags = _flags()
+        return platform.machine() == target.native.machine and set(target.native.flags) <= flags
+    return platform.machine() == target.name
+
+
+def _flags() -> set[str]:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+def own_target() -> str:
+    """The name of the target with the widest vectors that this machine runs; UsageError if none."""
+    found = [target for target in all_targets().values() if runs_here(target)]
+    if not found:
+        raise UsageError("this machine runs no target itself: say --arch, and instructions are counted")
+    return max(found, key=lambda target: target.cpu.vector_bits).name
+
+
+def bench(
+    targets: Sequence[Target],
+    words: str,
+    options: pipeline.Options,
+    progress: Progress,
+    *,
+    seconds: float,
+    size: bool,
+    show: Callable[[Any], None],
+) -> None:
+    """Measure, show tables, and renew bench.json and the pictures in the folder of `options`."""
+    names, extra = _chosen(words)
+    path = options.out / "bench.json"
+    options = msgspec.structs.replace(options, out=options.build / "bench", checks="sample")
+    if size:
+        sizes = show_sizes(targets, options, progress, show)
+        whole = read(path)
+        write(path, msgspec.structs.replace(whole, sizes={**whole.sizes, **sizes}))
+        show(str(path))
+        return
+    for target in targets:
+        if runs_here(target):
+            figures = bench_here(
+                target,
+                {**{name: all_sets()[name] for name in names}, **extra},
+                options,
+                progress,
+                seconds=seconds,
+                heard=lambda found: show(table_of(found)),
+            )
+            for peer, why in figures.missing.items():
+                show(f"no {peer}: {why}")
+        else:
+            figures = count_instructions(target, options, progress)
+            show(
+                f"{target.name} ({figures.emulated}): {figures.insns_per_flop:.4f} instructions for each "
+                "floating-point operation"
+            )
+        whole = read(path)
+        known = whole.targets.get(target.name, TargetFigures())
+        figures = msgspec.structs.replace(figures, sets={**known.sets, **figures.sets})
+        whole = msgspec.structs.replace(whole, targets={**whole.targets, target.name: figures})
+        if runs_here(target) and target.name == own_target():
+            whole = msgspec.structs.replace(whole, target=target.name, sets=figures.sets)
+        write(path, whole)
+        if figures.host is not None:
+            picture = path.with_name(f"{target.name}.svg")
+            draw(figures.host, figures.sets, target.name, picture)
+            show(str(picture))
+    show(str(path))
+
+
+def _chosen(words: str) -> tuple[list[str], dict[str, Set]]:
+    """Names of sets, and sets of the listings among the words; UsageError for what is neither."""
+    if not words:
+        return list(all_sets()), {}
+    names: list[str] = []
+    extra: dict[str, Set] = {}
+    for word in words.split(","):
+        if word in all_sets():
+            names.append(word)
+        elif Path(word).is_file():
+            extra[Path(word).stem] = Set(title=word, model=Path(word))
+        else:
+            raise UsageError(f"unknown set '{word}'{did_you_mean(word, all_sets())}")
+    return names, extra
