@@ -56,14 +56,15 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     `vector_registers` counts the registers that hold floating-point accumulators.
     `register_group` is the number of registers that one instruction may treat as one
     (RISC-V's LMUL). `fma_latency` is in cycles and `fma_per_cycle` counts vector
-    instructions. `lane_operand` says that a multiply-add takes one lane of a vector as
-    its scalar factor. `scalable` vectors may be longer than `vector_bits`; the running
-    processor tells their length. `issue` is how many instructions begin in a cycle, 1 where
-    schedules shall issue as few as possible. `indexed` says that a load can also advance its
-    pointer or add an index, `paired_loads` that one brings two vectors. `unroll` steps make
-    a round of the innermost loop, as many as LLVM schedules without spilling, and
-    `spare_registers` are those that a tile leaves to factors and to its allocator.
-    `prefetch` says that asking for lines ahead of their use pays.
+    instructions. `lane_operand` says that a multiply-add takes one lane of a vector as its
+    scalar factor. `scalable` vectors may be longer than `vector_bits`; the running processor
+    tells their length. `issue` is how many instructions begin in a cycle, 1 where schedules
+    shall issue as few as possible. `indexed` says that a load can also advance its pointer
+    or add an index, `paired_loads` that one brings two vectors. `unroll` steps make a round
+    of the innermost loop, as many as LLVM schedules without spilling, and `spare_registers`
+    are those that a tile leaves to factors and to its allocator. `l3` is a core's share of a
+    third level, if there is one. `prefetch` says that asking for lines ahead of their use
+    pays.
     """
 
     source: str
@@ -74,6 +75,7 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     fma_per_cycle: int
     l1: Cache
     l2: Cache
+    l3: Cache | None = None
     register_group: int = 1
     lane_operand: bool = False
     memory_operand: bool = False

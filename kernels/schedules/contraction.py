@@ -17,6 +17,12 @@ from kernels.plan import Tuned
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
 
+CROWDING = 0.01
+"""What a row costs that shares a set of the first level with half as many as it holds: measured
+on products whose depth is a power of two."""
+FEWEST = 4
+"""Fewer tiles could not prefetch a panel without being held up by it."""
+
 
 class Contraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The schedule: register tile `mr` x `nr`, cache blocks, prefetching.
@@ -64,9 +70,12 @@ def choose(window: Window, columns: int, cpu: CPU, tuned: Tuned | None = None) -
     best: tuple[tuple[float, float], int, int] | None = None
     for vectors in range(1, cpu.vector_registers):
         nr = min(vectors * cpu.lanes, columns)
-        widest = max(_registers(width, cpu) for width, _ in _panels(columns, nr))
+        widths = [width for width, _ in _panels(columns, nr)]
+        widest = max(_registers(width, cpu) for width in widths)
+        mixed = any(len({part for _, part in pieces(width, cpu.lanes)}) > 1 for width in widths)
         for mr in range(1, cpu.vector_registers):
-            if mr * widest + _other_registers(mr, widest, cpu) > cpu.vector_registers:
+            others = _other_registers(mr, widest, cpu, mixed=mixed)
+            if mr * widest + others > cpu.vector_registers:
                 break
             cost = _tile_cost(window, columns, (mr, nr, ku), cpu)
             if best is None or cost < best[0]:
@@ -98,7 +107,8 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
     no less than its multiply-adds take their units, nor than the latency of the chain
     through an accumulator: m v >= latency x units (Low, Igual, Smith, Quintana-Orti,
     "Analytical modeling is enough for high-performance BLIS", ACM TOMS 43(2), 2016, section
-    3.1). Of equally fast ones the better issues less.
+    3.1). Of equally fast ones the better issues less. Rows that crowd one set of the first
+    level cost a little more each.
     """
     mr, nr, ku = tile
     cycles = issued = 0.0
@@ -111,10 +121,11 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
             units = max(rows * parts, cpu.fma_latency * cpu.fma_per_cycle) / cpu.fma_per_cycle
             cycles += tiles * count * max(issue / cpu.issue, units)
             issued += tiles * count * issue
-    return round(cycles, 6), issued
+    crowded = max(0, _crowding(window, mr, cpu) - cpu.l1.ways // 2) if cpu.prefetch else 0
+    return round(cycles * (1 + CROWDING * crowded), 6), issued
 
 
-def _other_registers(mr: int, columns: int, cpu: CPU) -> int:
+def _other_registers(mr: int, columns: int, cpu: CPU, *, mixed: bool) -> int:
     """Vector registers that a tile of `mr` rows and so many columns needs beside accumulators.
 
     The columns. Beside these none where scalars have a register file of their own; one for
@@ -126,7 +137,7 @@ def _other_registers(mr: int, columns: int, cpu: CPU) -> int:
     if cpu.register_group > 1:
         return columns
     if cpu.memory_operand:
-        return columns + (1 if cpu.fma else 2)
+        return columns + (1 if cpu.fma else 2) + (2 if mixed else 0)
     if cpu.lane_operand and columns == 1:
         return 2 + cpu.lanes
     return columns + cpu.spare_registers + (mr if cpu.lane_operand else 0)
@@ -154,20 +165,19 @@ def _depth(window: Window, tile: tuple[int, int, int], cpu: CPU) -> int:
 def _height(window: Window, columns: int, cpu: CPU) -> int:
     """Output pixels in a block: mc.
 
-    All, if the image or the panels stay in the second level, for then nothing is read
-    twice from beyond it. Otherwise so many that their part of the image takes half of it
-    (Low et al., section 3.3), or all where reading the panels once for each block would
-    bring more than reading the image once for each panel.
+    All, if the image or the panels stay in the second level, for then nothing is read twice
+    from beyond it. Otherwise so many that their part of the image stays in the core's share
+    of the third level, or takes half of the second where there is no third (Low et al.,
+    section 3.3), while all panels go by.
     """
     pixels = window.out[1] * window.out[2]
     image = 4 * prod(window.size) * window.channels
     panels = 4 * window.terms * columns
     half = cpu.l2.bytes // 2
-    if image <= half or panels <= half:
+    room = cpu.l3.bytes if cpu.l3 else half
+    if image <= max(half, room) or panels <= half:
         return pixels
-    mc = max(1, int(pixels * half / image))
-    widest = max(1, cpu.vector_registers * cpu.lanes // 2)
-    return mc if panels * -(-pixels // mc) < image * -(-columns // widest) else pixels
+    return max(1, int(pixels * room / image))
 
 
 def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) -> Contraction:
@@ -182,7 +192,7 @@ def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) 
     result = 4 * prod(window.outputs) * columns
     _, lines, each = _blocks(window, schedule)
     tiles = each or lines * len(spread(window.out[2], schedule.mr))
-    panel = -(-schedule.nr // tiles) if panels > half and 1 < tiles <= 2 * schedule.nr else 0
+    panel = -(-schedule.nr // tiles) if panels > half and FEWEST <= tiles <= 2 * schedule.nr else 0
     far = image > half and _crowding(window, 2 * schedule.mr, cpu) <= cpu.l1.ways - 2
     return msgspec.structs.replace(
         schedule,

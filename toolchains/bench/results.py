@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -200,4 +200,18 @@ def table_of(chosen: BenchSet) -> Table:
         f"{chosen.ratio['best']:.2f}" if "best" in chosen.ratio else "-",
         style="bold",
     )
+    return table
+
+
+def counted_table(counted: Mapping[str, TargetFigures]) -> Table:
+    """Instructions for each floating-point operation, by target: ours and the peers'."""
+    peers = list(dict.fromkeys(name for figures in counted.values() for name in figures.peers))
+    table = Table(
+        box=None, header_style="bold", title="instructions for each operation", title_justify="left"
+    )
+    for heading in ("target", "emulated", OURS, *peers):
+        table.add_column(heading, justify="left" if heading in ("target", "emulated") else "right")
+    for name, figures in counted.items():
+        others = [f"{figures.peers[peer]:.3f}" if peer in figures.peers else "-" for peer in peers]
+        table.add_row(name, figures.emulated, f"{figures.insns_per_flop:.4f}", *others)
     return table

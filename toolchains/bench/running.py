@@ -19,9 +19,19 @@ from kernels.models import catalog, read_model
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
 from toolchains.bench.contest import OURS, ContestRequest, Machine, Measured
+from toolchains.bench.emulated import measure_peers
 from toolchains.bench.peers import HELD, ONE_THREAD
 from toolchains.bench.picture import draw
-from toolchains.bench.results import BenchSet, TargetFigures, host_of, read, set_of, table_of, write
+from toolchains.bench.results import (
+    BenchSet,
+    TargetFigures,
+    counted_table,
+    host_of,
+    read,
+    set_of,
+    table_of,
+    write,
+)
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
 from toolchains.process import run
@@ -182,7 +192,15 @@ def count_instructions(target: Target, options: pipeline.Options, progress: Prog
             f"{target.name}: nothing counts its instructions: {uncounted or 'no QEMU runs it'}"
         )
     insns = {row.kernel: (row.insns or 0) / flops[row.kernel] for row in rows}
-    return TargetFigures(insns_per_flop=sum(insns.values()) / len(insns), insns=insns, emulated=emulated)
+    kernels = make_plan(program, target).kernels
+    peers, missing = measure_peers(target, kernels, progress.say)
+    return TargetFigures(
+        insns_per_flop=sum(insns.values()) / len(insns),
+        insns=insns,
+        emulated=emulated,
+        peers=peers,
+        missing=missing,
+    )
 
 
 def runs_here(target: Target) -> bool:
@@ -228,6 +246,7 @@ def bench(
         write(path, msgspec.structs.replace(whole, sizes={**whole.sizes, **sizes}))
         show(str(path))
         return
+    counted: dict[str, TargetFigures] = {}
     for target in targets:
         if runs_here(target):
             figures = bench_here(
@@ -242,10 +261,7 @@ def bench(
                 show(f"no {peer}: {why}")
         else:
             figures = count_instructions(target, options, progress)
-            show(
-                f"{target.name} ({figures.emulated}): {figures.insns_per_flop:.4f} instructions for each "
-                "floating-point operation"
-            )
+            counted[target.name] = figures
         whole = read(path)
         known = whole.targets.get(target.name, TargetFigures())
         figures = msgspec.structs.replace(figures, sets={**known.sets, **figures.sets})
@@ -257,6 +273,11 @@ def bench(
             picture = path.with_name(f"{target.name}.svg")
             draw(figures.host, figures.sets, target.name, picture)
             show(str(picture))
+    if counted:
+        show(counted_table(counted))
+    for name, figures in counted.items():
+        for peer, why in figures.missing.items():
+            show(f"{name}: no {peer}: {why}")
     show(str(path))
 
 
