@@ -63,8 +63,9 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     or add an index, `paired_loads` that one brings two vectors. `unroll` steps make a round
     of the innermost loop, as many as LLVM schedules without spilling, and `spare_registers`
     are those that a tile leaves to factors and to its allocator. `l3` is a core's share of a
-    third level, if there is one. `prefetch` says that asking for lines ahead of their use
-    pays.
+    third level, if there is one; `l2_stream` are the bytes that the second delivers in a
+    cycle while the core computes, 0 where that is no limit. `prefetch` says that asking for
+    lines ahead of their use pays.
     """
 
     source: str
@@ -83,6 +84,7 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     indexed: bool = True
     paired_loads: bool = False
     issue: int = 1
+    l2_stream: int = 0
     unroll: int = 1
     spare_registers: int = 2
     prefetch: bool = False

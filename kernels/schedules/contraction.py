@@ -107,8 +107,8 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
     no less than its multiply-adds take their units, nor than the latency of the chain
     through an accumulator: m v >= latency x units (Low, Igual, Smith, Quintana-Orti,
     "Analytical modeling is enough for high-performance BLIS", ACM TOMS 43(2), 2016, section
-    3.1). Of equally fast ones the better issues less. Rows that crowd one set of the first
-    level cost a little more each.
+    3.1), nor than a row of the panel takes from the second level. Of equally fast ones the
+    better issues less. Rows that crowd one set of the first level cost a little more each.
     """
     mr, nr, ku = tile
     cycles = issued = 0.0
@@ -119,7 +119,8 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
             panel = parts / (2 if cpu.paired_loads else 1)
             issue = rows * parts + rows / ku + panel + round_issue / (ku * cpu.unroll)
             units = max(rows * parts, cpu.fma_latency * cpu.fma_per_cycle) / cpu.fma_per_cycle
-            cycles += tiles * count * max(issue / cpu.issue, units)
+            stream = 4 * width / cpu.l2_stream if cpu.l2_stream else 0.0
+            cycles += tiles * count * max(issue / cpu.issue, units, stream)
             issued += tiles * count * issue
     crowded = max(0, _crowding(window, mr, cpu) - cpu.l1.ways // 2) if cpu.prefetch else 0
     return round(cycles * (1 + CROWDING * crowded), 6), issued

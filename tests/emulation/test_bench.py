@@ -15,7 +15,8 @@ from kernels.models import read_model
 from kernels.program import Program
 from kernels.tuning import read_records, signature_of
 from tests.emulation.conftest import need_counting
-from toolchains.bench import results, running, tuning
+from toolchains.bench import emulated, results, running, tuning
+from toolchains.emulators import find_emulator
 from toolchains.pipeline import Options, build, make
 from toolchains.progress import Progress
 from toolchains.target import all_targets, find_target
@@ -168,3 +169,86 @@ def test_the_picture_needs_no_display(listing: Path, options: Options, tmp_path:
     )
     picture = (tmp_path / "bench" / f"{OWN.name}.svg").read_text(encoding="utf-8")
     assert "<svg" in picture
+
+
+def test_a_peer_is_counted_under_qemu(program: Program) -> None:
+    target = find_target("aarch64")
+    need_counting(target)
+    kernel = make_plan(program, target).kernels[0]
+    library = emulated.LIBRARIES["blis"]
+    root = emulated.sysroot(target, library.package, print)
+    emulator = find_emulator(target.qemu)
+    assert emulator is not None
+    once = emulated._count(target, library, kernel, root, emulator)
+    assert once == emulated._count(target, library, kernel, root, emulator), "the same in every run"
+    assert once > kernel.flops / 8, "one instruction for each vector of multiply-adds at least"
+
+
+ODD = """
+name = "blocks"
+source = "test"
+
+[[kernel]]
+name = "product"
+op = "gemm"
+m = 23
+n = 37
+k = 32
+fuse = ["bias", "gelu"]
+
+[[kernel]]
+name = "deep"
+op = "gemm"
+m = 13
+n = 19
+k = 49
+transpose = "tn"
+
+[[kernel]]
+name = "image"
+op = "conv2d"
+inputs = { x = [2, 9, 11, 24] }
+attributes = { filters = 20, kernel = [3, 3], stride = [1, 2], padding = [1, 1, 1, 1], dilation = [2, 1] }
+fuse = ["bias", "add", "relu"]
+
+[[kernel]]
+name = "groups"
+op = "conv2d"
+inputs = { x = [1, 7, 8, 32] }
+attributes = { filters = 24, kernel = [3, 3], padding = [1, 0, 1, 0], groups = 2 }
+
+[[kernel]]
+name = "up"
+op = "conv_transpose2d"
+inputs = { x = [1, 5, 6, 24] }
+attributes = { filters = 9, kernel = [3, 3], stride = [2, 2], padding = [1, 1, 1, 1] }
+fuse = ["bias"]
+"""
+
+
+@pytest.mark.parametrize("name", ["x86_64", "aarch64", "armv7", "riscv64-rvv", "s390x"])
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_blocks_and_prefetching_leave_results_right(
+    name: str, unroll: int, options: Options, tmp_path: Path
+) -> None:
+    """Caches are too large for small kernels to need blocks, so that schedules are forced here."""
+    (tmp_path / "blocks.toml").write_text(ODD, encoding="utf-8")
+    program, target = read_model(tmp_path / "blocks.toml"), find_target(name)
+    forced = {"unroll": unroll, "mc": 9, "prefetch_image": 1, "prefetch_panel": 2, "prefetch_result": 1}
+    records = tuple(
+        tuning.Record(
+            kernel=signature_of(kernel),
+            schedule=kernel.schedule | forced | {"kc": 2 * max(4, int(kernel.schedule["ku"]))},
+            gain=1.0,
+            by="time",
+            cpu="",
+            date="",
+        )
+        for kernel in make_plan(program, target).kernels
+    )
+    text = tuning.text(tuning.RecordFile(target=name, record=records))
+    (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    report = build(
+        program, target, msgspec.structs.replace(options, records=(tmp_path,)), Progress(quiet=True)
+    ).report
+    assert {row.status for row in report.rows} == {"pass"}

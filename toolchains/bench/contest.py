@@ -197,7 +197,7 @@ def contest(request: ContestRequest) -> None:
     os.sched_setaffinity(0, {request.core})
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(request.target, Path(folder))
-        peers, missing = open_peers(request.target.name, Path(folder)) if request.peers != () else ([], {})
+        peers, missing = open_peers(request.target, Path(folder)) if request.peers != () else ([], {})
         chosen = [peer for peer in peers if request.peers is None or peer.name in request.peers]
         l1, l2 = request.target.cpu.l1.bytes, request.target.cpu.l2.bytes
         sizes = {"L1": l1 // 2, "L2": l2 // 2, "L3": 4 * l2, "memory": 256 << 20}

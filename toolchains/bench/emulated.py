@@ -24,8 +24,8 @@ from toolchains.process import run
 from toolchains.target import Target
 
 SOURCE = Path(__file__).parent / "peer.c"
-SUITES = ("", "trixie")
-"""Debian's suites: this machine's own, else the first release that has RISC-V."""
+SUITES = ("bookworm", "trixie")
+"""Debian's suites: release 12, whose builds run on the oldest emulator; 13, the first with RISC-V."""
 TIMEOUT = 900.0
 
 
@@ -88,17 +88,18 @@ def sysroot(target: Target, package: str, say: Callable[[str], None]) -> Path:
             try:
                 _unpack(package, architecture(target), suite, Path(folder))
             except MissingToolError as error:
-                problems.append(str(error))
+                problems.append(f"{suite}: {error}")
                 continue
             (Path(folder) / "root").rename(place)
             return place
-    raise MissingToolError(problems[0])
+    raise MissingToolError("; ".join(problems))
 
 
 def _unpack(package: str, arch: str, suite: str, folder: Path) -> None:
     """Fill `folder/root` by an apt whose lists and state are in the folder too."""
     (folder / "lists").mkdir()
     (folder / "status").touch()
+    (folder / "sources.list").write_text(_sources(suite), encoding="utf-8")
     words = [
         "-q",
         *("-o", f"Dir::State::lists={folder / 'lists'}"),
@@ -106,11 +107,10 @@ def _unpack(package: str, arch: str, suite: str, folder: Path) -> None:
         *("-o", f"Dir::Cache={folder / 'cache'}"),
         *("-o", f"APT::Architecture={arch}"),
         *("-o", f"APT::Architectures={arch}"),
+        *("-o", f"Dir::Etc::sourcelist={folder / 'sources.list'}"),
+        *("-o", "Dir::Etc::sourceparts=-"),
         *("-o", "APT::Sandbox::User=root"),
     ]
-    if suite:
-        (folder / "sources.list").write_text(_sources(suite), encoding="utf-8")
-        words += ["-o", f"Dir::Etc::sourcelist={folder / 'sources.list'}", "-o", "Dir::Etc::sourceparts=-"]
     _apt([*words, "update"], folder)
     lines: list[str] = []
     _apt([*words, "--no-install-recommends", "-s", "install", package], folder, lines.append)
@@ -129,7 +129,7 @@ def _apt(words: Sequence[str], folder: Path, on_line: Callable[[str], None] | No
 
 
 def _sources(suite: str) -> str:
-    """Another suite of the archive that this machine's apt uses."""
+    """A suite of the archive that this machine's apt uses."""
     etc = Path("/etc/apt")
     files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())

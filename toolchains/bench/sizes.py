@@ -15,10 +15,11 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from rich.table import Table
 
-from kernels.errors import EngineError
+from kernels.errors import EngineError, KernfitError
 from kernels.models import catalog, read_model
 from kernels.plan import Plan
 from toolchains import pipeline
+from toolchains.bench.emulated import LIBRARIES, sysroot
 from toolchains.link import zig_environment
 from toolchains.process import run
 from toolchains.progress import Progress
@@ -53,12 +54,18 @@ PEERS = {
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bytes of code and constants: of the ResNet-50 library, and of programs with one product."""
+    """Bytes of code and constants: of the ResNet-50 library, and of programs with one product.
+
+    `shared` are the peers' shared objects as Debian builds them for the architecture;
+    `programs` are static programs with their products, where this machine links them.
+    """
 
     library: int
     kernel: int
     program: int
-    peers: dict[str, int]
+    shared: dict[str, int]
+    programs: dict[str, int]
+    missing: dict[str, str]
 
 
 def measure(target: Target, options: pipeline.Options, progress: Progress) -> Size:
@@ -77,7 +84,7 @@ def measure(target: Target, options: pipeline.Options, progress: Progress) -> Si
         work = Path(folder)
         words = [*sizes, f"-I{place}", str(place / f"lib{one.name}.a")]
         program = _program(text, zig, words, work)
-        peers = {}
+        programs = {}
         gcc = shutil.which("gcc")
         if gcc is not None and target.family == platform.machine():
             for name, places in PEERS.items():
@@ -85,9 +92,22 @@ def measure(target: Target, options: pipeline.Options, progress: Progress) -> Si
                 archive = next((each for each in archives if each.is_file()), None)
                 if archive is not None:
                     libraries = ["-fopenmp", "-lpthread", "-lm"]
-                    peers[name] = _program(BLAS, [gcc], [*sizes, str(archive), *libraries], work)
+                    programs[name] = _program(BLAS, [gcc], [*sizes, str(archive), *libraries], work)
+    shared: dict[str, int] = {}
+    missing: dict[str, str] = {}
+    for name, peer in LIBRARIES.items():
+        try:
+            found = next(sysroot(target, peer.package, progress.say).rglob(peer.file))
+            shared[name] = _bytes(found)
+        except KernfitError as error:
+            missing[name] = str(error)
     return Size(
-        library=library, kernel=kernel.code_bytes + kernel.constant_bytes, program=program, peers=peers
+        library=library,
+        kernel=kernel.code_bytes + kernel.constant_bytes,
+        program=program,
+        shared=shared,
+        programs=programs,
+        missing=missing,
     )
 
 
@@ -102,7 +122,12 @@ def _program(text: str, compiler: list[str], words: list[str], work: Path) -> in
     )
     if ended.status != 0:
         raise EngineError(f"the program does not link: {ended.output}")
-    with (work / "program").open("rb") as stream:
+    return _bytes(work / "program")
+
+
+def _bytes(path: Path) -> int:
+    """What an ELF file brings into memory, without memory that begins as zeros."""
+    with path.open("rb") as stream:
         return sum(
             int(section["sh_size"])
             for section in ELFFile(stream).iter_sections()
@@ -116,16 +141,21 @@ def show_sizes(
     """Measure and print a row for each target."""
     found = {target.name: measure(target, options, progress) for target in targets}
     table = Table(box=None, header_style="bold", title="bytes of code and constants")
-    for heading in (
-        "target",
-        "ResNet-50 library",
-        "one product's kernel",
-        "static program with it",
-        *PEERS,
-    ):
+    ours = ("ResNet-50 library", "one product", "static program with it")
+    theirs = [f"{peer}, static program" for peer in PEERS]
+    for heading in ("target", *ours, *(f"{name}, shared" for name in LIBRARIES), *theirs):
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for name, size in found.items():
-        peers = [f"{size.peers[peer]:,}" if peer in size.peers else "-" for peer in PEERS]
-        table.add_row(name, f"{size.library:,}", f"{size.kernel:,}", f"{size.program:,}", *peers)
+        table.add_row(
+            name,
+            f"{size.library:,}",
+            f"{size.kernel:,}",
+            f"{size.program:,}",
+            *(f"{size.shared[peer]:,}" if peer in size.shared else "-" for peer in LIBRARIES),
+            *(f"{size.programs[peer]:,}" if peer in size.programs else "-" for peer in PEERS),
+        )
     show(table)
+    for name, size in found.items():
+        for peer, why in size.missing.items():
+            show(f"{name}: no {peer}: {why}")
     return found

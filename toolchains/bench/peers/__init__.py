@@ -8,9 +8,11 @@ from pathlib import Path
 from kernels.errors import EngineError, MissingToolError
 from toolchains.bench.peers import blas
 from toolchains.bench.peers.base import Peer
+from toolchains.bench.peers.eigen import Eigen
 from toolchains.bench.peers.libxsmm import Libxsmm
 from toolchains.bench.peers.onednn import Onednn
 from toolchains.bench.peers.xnnpack import Xnnpack
+from toolchains.target import Target
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -37,7 +39,7 @@ UNHELD = {"x86_64": ("xnnpack",)}
 """Peers that cannot be held to a target's instructions, so are no contestants there."""
 
 
-def open_peers(target: str, folder: Path) -> tuple[list[Peer], dict[str, str]]:
+def open_peers(target: Target, folder: Path) -> tuple[list[Peer], dict[str, str]]:
     """The peers that are here, and for each of the others how to get it."""
     makers: dict[str, Callable[[], Peer]] = {
         "openblas": blas.openblas,
@@ -47,12 +49,13 @@ def open_peers(target: str, folder: Path) -> tuple[list[Peer], dict[str, str]]:
         "onednn-packed": Onednn,
         "libxsmm-packed": lambda: Libxsmm(folder),
         "xnnpack": Xnnpack,
+        "eigen": lambda: Eigen(target, folder),
     }
     found: list[Peer] = []
     missing: dict[str, str] = {}
     for name, make in makers.items():
-        if name in UNHELD.get(target, ()):
-            missing[name] = f"cannot be held to the instructions of {target}"
+        if name in UNHELD.get(target.name, ()):
+            missing[name] = f"cannot be held to the instructions of {target.name}"
             continue
         try:
             found.append(make())

@@ -1,0 +1,71 @@
+"""Eigen: templates of C++, compiled here for the target's instructions."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+from kernels.errors import EngineError, MissingToolError
+from kernels.plan import Kernel
+from toolchains.bench.harness import Call, Contestant, address
+from toolchains.bench.peers.base import Arrays, product
+from toolchains.link import zig_environment
+from toolchains.process import run
+from toolchains.target import Target
+
+HEADERS = Path("/usr/include/eigen3")
+SOURCE = """
+#include <Eigen/Dense>
+typedef Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> Matrix;
+extern "C" void product(long m, long n, long k, const float *a, const float *b, float *c)
+{
+    Eigen::Map<const Matrix> left(a, m, k), right(b, k, n);
+    Eigen::Map<Matrix>(c, m, n).noalias() = left * right;
+}
+"""
+
+
+class Eigen:
+    """Products of mapped row-major matrices."""
+
+    name, title = "eigen", "Eigen"
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        """Compile into `folder`; MissingToolError without the headers."""
+        if not HEADERS.is_dir():
+            raise MissingToolError("apt-get install libeigen3-dev")
+        source, library = folder / "eigen.cpp", folder / "eigen.so"
+        source.write_text(SOURCE, encoding="utf-8")
+        compiled = run(
+            [
+                sys.executable,
+                "-m",
+                "ziglang",
+                "c++",
+                *target.c.zig_flags,
+                "-O3",
+                "-DNDEBUG",
+                "-w",
+                "-shared",
+                "-fPIC",
+                f"-I{HEADERS}",
+                "-o",
+                str(library),
+                str(source),
+            ],
+            timeout=600.0,
+            env=zig_environment(),
+        )
+        if compiled.status != 0:
+            raise EngineError(f"Eigen does not compile: {compiled.output}")
+        self._product = address(ctypes.CDLL(str(library)).product)
+
+    def contestants(self, kernel: Kernel, arrays: Arrays) -> list[Contestant]:
+        """One call."""
+        p = product(kernel, arrays)
+        if p is None:
+            return []
+        places = (p.a.ctypes.data, p.b.ctypes.data, p.c.ctypes.data)
+        call = Call(function=self._product, integers=(p.m, p.n, p.k, *places))
+        return [Contestant(name=self.name, calls=[call], output=p.c, alive=p)]
