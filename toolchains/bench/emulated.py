@@ -8,6 +8,7 @@ which QEMU takes for the root of its file system.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -96,7 +97,10 @@ def sysroot(target: Target, package: str, say: Callable[[str], None]) -> Path:
 
 
 def _unpack(package: str, arch: str, suite: str, folder: Path) -> None:
-    """Fill `folder/root` by an apt whose lists and state are in the folder too."""
+    """Fill `folder/root` by an apt whose lists and state are in the folder too.
+
+    Links to absolute places become relative, for QEMU would follow them out of the folder.
+    """
     (folder / "lists").mkdir()
     (folder / "status").touch()
     (folder / "sources.list").write_text(_sources(suite), encoding="utf-8")
@@ -120,6 +124,11 @@ def _unpack(package: str, arch: str, suite: str, folder: Path) -> None:
         ended = run(["dpkg-deb", "-x", str(file), str(folder / "root")], timeout=TIMEOUT)
         if ended.status != 0:
             raise MissingToolError(f"{file.name} cannot be unpacked: {ended.output}")
+    for link in (folder / "root").rglob("*"):
+        if link.is_symlink() and link.readlink().is_absolute():
+            inside = folder / "root" / link.readlink().relative_to("/")
+            link.unlink()
+            link.symlink_to(os.path.relpath(inside, link.parent))
 
 
 def _apt(words: Sequence[str], folder: Path, on_line: Callable[[str], None] | None = None) -> None:

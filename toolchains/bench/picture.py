@@ -11,6 +11,8 @@ from toolchains.bench.results import BenchSet, Host
 
 WIDTH, HEIGHT = 12.0, 3.2
 """Inches of one panel."""
+LEGEND_ABOVE = 1.25
+"""Room above the bars, for the legend."""
 DRAWN = ("resnet50", "bert-base", "square", "conv-resnet50", "depthwise-mobilenet-v2")
 
 
@@ -75,5 +77,6 @@ def _bars(panel: Any, chosen: BenchSet) -> None:
         fontsize=7,
     )
     panel.set_ylabel("% of the peak")
+    panel.set_ylim(0, LEGEND_ABOVE * 100 * max(max(row.share for row in chosen.rows), 1.0))
     panel.set_title(chosen.title)
     panel.legend(fontsize=7, ncols=len(names))
