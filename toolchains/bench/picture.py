@@ -77,6 +77,6 @@ def _bars(panel: Any, chosen: BenchSet) -> None:
         fontsize=7,
     )
     panel.set_ylabel("% of the peak")
-    panel.set_ylim(0, LEGEND_ABOVE * 100 * max(max(row.share for row in chosen.rows), 1.0))
+    panel.set_ylim(0, LEGEND_ABOVE * 100 * max(1.0, *(row.share for row in chosen.rows)))
     panel.set_title(chosen.title)
     panel.legend(fontsize=7, ncols=len(names))
