@@ -22,6 +22,8 @@ from toolchains.report import Report, Row
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
+BLOCKS = ("mc", "kc")
+"""Parameters of a schedule that are sizes."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
 
 
@@ -34,7 +36,8 @@ def sample(plan: Plan) -> set[str]:
     alike: dict[str, Kernel] = {}
     for kernel in plan.kernels:
         attributes = {name: value for name, value in kernel.attributes.items() if name != "filters"}
-        key = digest(kernel.kind, attributes, kernel.schedule, [step.kind for step in kernel.epilogue])
+        schedule = {name: value for name, value in kernel.schedule.items() if name not in BLOCKS}
+        key = digest(kernel.kind, attributes, schedule, [step.kind for step in kernel.epilogue])
         if key not in alike or kernel.flops < alike[key].flops:
             alike[key] = kernel
     return {kernel.name for kernel in alike.values()}

@@ -102,10 +102,14 @@ def lower(kernel: Kernel, target: Target) -> Any:
 def write_object(text: str, path: Path) -> None:
     """Assemble LLVM IR, which carries TVM's target in its metadata, into an ELF object."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source = Path(folder) / "kernel.ll"
-        source.write_text(text, encoding="utf-8")
-        loaded = tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
-        loaded.write_to_file(str(path), "o")
+        load(text, Path(folder)).write_to_file(str(path), "o")
+
+
+def load(text: str, folder: Path) -> Any:
+    """TVM's LLVM module of LLVM IR, by way of a file in `folder`."""
+    source = folder / "kernel.ll"
+    source.write_text(text, encoding="utf-8")
+    return tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
 
 
 DIVISION = re.compile(r"= [su](div|rem) ")

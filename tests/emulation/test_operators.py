@@ -13,7 +13,7 @@ from toolchains.progress import Progress
 from toolchains.target import Target, all_targets
 
 TARGETS = list(all_targets().values())
-STACK_BYTES = 1536
+STACK_BYTES = 2048
 """Spilled registers and the register save area; arrays over 1 KB are not on the stack."""
 
 
