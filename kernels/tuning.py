@@ -6,6 +6,7 @@ A build reads them and never searches. They are text files, one for each target,
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -100,15 +101,17 @@ def read_file(path: Path, target: str) -> RecordFile:
 
 def text(records: RecordFile) -> str:
     """The file as TOML, its records in the order of their kernels."""
-    parts = [f'target = "{records.target}"\n']
+    parts = [f"target = {_toml(records.target)}\n"]
     for record in sorted(records.record, key=lambda record: record.kernel):
         schedule = ", ".join(f"{key} = {_toml(value)}" for key, value in record.schedule.items())
         parts.append(
-            f'\n[[record]]\nkernel = "{record.kernel}"\nschedule = {{ {schedule} }}\n'
-            f'gain = {record.gain:.3f}\nby = "{record.by}"\ncpu = "{record.cpu}"\ndate = "{record.date}"\n'
+            f"\n[[record]]\nkernel = {_toml(record.kernel)}\nschedule = {{ {schedule} }}\n"
+            f"gain = {record.gain:.3f}\nby = {_toml(record.by)}\ncpu = {_toml(record.cpu)}\n"
+            f"date = {_toml(record.date)}\n"
         )
     return "".join(parts)
 
 
 def _toml(value: int | str) -> str:
-    return str(value) if isinstance(value, int) else f'"{value}"'
+    """An integer or a string; JSON's way to write them is TOML's too."""
+    return json.dumps(value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from kernels.operators import find_family
+from kernels.operators.base import Scheduler
 from kernels.plan import Kernel, Operand, Plan, Step
 from kernels.program import Operator, Program, Role, Tensor
 from kernels.tuning import Known, signature
@@ -70,7 +71,8 @@ def _kernel(
     weights = frozenset(o.name for o in operands if o.role == "weight")
     operands.sort(key=lambda o: ORDER.index(o.role))
     known = records.get(signature(leading.kind, leading.attributes, operands, steps))
-    planned = family.plan(attributes, shapes, weights, target.cpu, known.record.schedule if known else None)
+    scheduler = Scheduler(cpu=target.cpu, tuned=known.record.schedule if known else None)
+    planned = family.plan(attributes, shapes, weights, scheduler)
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
         name=name,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from kernels.program import Attribute, Role, Tensor
 from toolchains.target import CPU
 
 Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 Array = NDArray[Any]
 Words = Mapping[str, Mapping[str, Attribute]]
 """Words for `fuse`, each with the attributes that it stands for."""
@@ -43,6 +44,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fuse: tuple[str, ...] = ()
 
 
+S = TypeVar("S", bound=msgspec.Struct)
+
+
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """What a listing's entry means: the operator's attributes and its tensors, in order."""
 
@@ -57,6 +61,17 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     schedule: msgspec.Struct | None = None
     packing: dict[str, Packing] = {}
     arena_bytes: int = 0
+
+
+class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides on a schedule: a record of tuning, or else a model of the processor."""
+
+    cpu: CPU
+    tuned: Tuned | None = None
+
+    def schedule(self, kind: type[S], model: Callable[[], S]) -> S:
+        """The tuned schedule as it is; what the model chooses where there is none."""
+        return model() if self.tuned is None else msgspec.convert(self.tuned, kind)
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,20 +136,13 @@ class Family(abc.ABC):
         """Tensors and attributes of a listing's entry; InputError where they do not fit."""
 
     @abc.abstractmethod
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Floating-point operations of one call, a multiply-add counted as two."""
 
-    def plan(
-        self,
-        attributes: Any,
-        shapes: Mapping[str, Shape],
-        weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
-    ) -> Planned:
+    def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
         """The schedule for a processor, if there is anything to decide.
 
-        `weights` are the operands known ahead of time; a `tuned` schedule is taken as it is.
+        `weights` are the operands known ahead of time.
         """
         return Planned()
 

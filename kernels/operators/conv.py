@@ -19,15 +19,17 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Planned,
+    Scheduler,
     Shape,
+    Shapes,
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
-from kernels.plan import Kernel, Packing, Tuned
+from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
 from kernels.schedules import channels, contraction
+from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
-from toolchains.target import CPU
 
 
 class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
@@ -106,22 +108,21 @@ class Convolution(Family):
             ),
         )
 
-    def flops(self, attributes: ConvAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: ConvAttributes, shapes: Shapes) -> int:
         """Two for each element of the result, tap and input channel; padding is counted."""
         return 2 * prod(shapes["y"]) * prod(shapes["w"][1:])
 
     def plan(
         self,
         attributes: ConvAttributes,
-        shapes: Mapping[str, Shape],
+        shapes: Shapes,
         weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
+        by: Scheduler,
     ) -> Planned:
         """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters."""
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        schedule = contraction.choose(window, filters // attributes.groups, cpu, tuned)
+        schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = _packing(shapes["w"], schedule.nr, attributes.groups)
         return Planned(schedule=schedule, packing={"w": packing})
 
@@ -136,7 +137,7 @@ class Convolution(Family):
                 contraction.Product(
                     window=window,
                     columns=filters,
-                    schedule=msgspec.convert(kernel.schedule, contraction.Contraction),
+                    schedule=msgspec.convert(kernel.schedule, Contraction),
                     image=_image(window, attributes),
                     x=b.buffers["x"],
                     w=b.buffers["w"],
@@ -270,22 +271,20 @@ class ConvTranspose2D(Family):
             ),
         )
 
-    def flops(self, attributes: TransposedAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: TransposedAttributes, shapes: Shapes) -> int:
         """Two for each element of the input, tap and filter."""
         return 2 * prod(shapes["x"]) * prod(shapes["w"][:-1])
 
     def plan(
         self,
         attributes: TransposedAttributes,
-        shapes: Mapping[str, Shape],
+        shapes: Shapes,
         weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
+        by: Scheduler,
     ) -> Planned:
         """One register tile for all phases."""
-        schedule = contraction.choose(
-            self._phases(attributes, shapes["x"])[0], attributes.filters, cpu, tuned
-        )
+        window = self._phases(attributes, shapes["x"])[0]
+        schedule = by.schedule(Contraction, lambda: choose(window, attributes.filters, by.cpu))
         return Planned(schedule=schedule, packing={"w": _packing(shapes["w"], schedule.nr)})
 
     def _phases(self, attributes: TransposedAttributes, x: Shape) -> list[Window]:
@@ -330,7 +329,7 @@ class ConvTranspose2D(Family):
                 contraction.Product(
                     window=window,
                     columns=attributes.filters,
-                    schedule=msgspec.convert(kernel.schedule, contraction.Contraction),
+                    schedule=msgspec.convert(kernel.schedule, Contraction),
                     image=contraction.Image(batch=height * width * depth, row=width * depth, pixel=depth),
                     x=b.buffers["x"],
                     w=b.buffers["w"],
@@ -391,17 +390,16 @@ class DepthwiseConv2D(Family):
             output=Tensor(name="y", shape=shape, layout="NHWC", role=Role.OUTPUT),
         )
 
-    def flops(self, attributes: WindowAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: WindowAttributes, shapes: Shapes) -> int:
         """Two for each element of the result and tap; padding is counted."""
         return 2 * prod(shapes["y"]) * prod(attributes.kernel)
 
     def plan(
         self,
         attributes: WindowAttributes,
-        shapes: Mapping[str, Shape],
+        shapes: Shapes,
         weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
+        by: Scheduler,
     ) -> Planned:
         """Channels in vectors; weights as [h, w] x [c], in one panel."""
         window = slide(attributes, shapes["x"])
@@ -411,7 +409,10 @@ class DepthwiseConv2D(Family):
             columns=window.channels,
             panel=window.channels,
         )
-        return Planned(schedule=channels.choose(window, cpu, tuned), packing={"w": packing})
+        return Planned(
+            schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),
+            packing={"w": packing},
+        )
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One multiply-add for each tap and vector."""

@@ -19,6 +19,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Shape,
+    Shapes,
     exact,
     positive,
 )
@@ -81,7 +82,7 @@ class Map(ElementWise):
             output=Tensor(name="y", shape=result, role=Role.OUTPUT),
         )
 
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """One for each element."""
         return prod(shapes["y"])
 

@@ -17,14 +17,15 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Planned,
-    Shape,
+    Scheduler,
+    Shapes,
     positive,
 )
-from kernels.plan import Kernel, Packing, Tuned
+from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
 from kernels.schedules import contraction
+from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
-from toolchains.target import CPU
 
 Transpose = Literal["nn", "nt", "tn", "tt"]
 
@@ -74,7 +75,7 @@ class Gemm(Family):
             output=Tensor(name="c", shape=(*batch, m, n), role=Role.OUTPUT),
         )
 
-    def flops(self, attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: GemmAttributes, shapes: Shapes) -> int:
         """2 m n k, for each product of a batch."""
         batch, m, n, k = _extents(attributes, shapes)
         return 2 * batch * m * n * k
@@ -82,14 +83,13 @@ class Gemm(Family):
     def plan(
         self,
         attributes: GemmAttributes,
-        shapes: Mapping[str, Shape],
+        shapes: Shapes,
         weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
+        by: Scheduler,
     ) -> Planned:
         """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
         batch, m, n, k = _extents(attributes, shapes)
-        schedule = contraction.choose(_window(batch, m, k), n, cpu, tuned)
+        schedule = by.schedule(Contraction, lambda: choose(_window(batch, m, k), n, by.cpu))
         transposed = attributes.transpose[1] == "t"
         if "b" in weights:
             permute = (1, 0) if transposed else (0, 1)
@@ -101,7 +101,7 @@ class Gemm(Family):
         """An image of one row of m pixels with k channels for each product, one tap."""
         attributes = msgspec.convert(kernel.attributes, GemmAttributes)
         batch, m, n, k = _extents(attributes, {o.name: o.shape for o in kernel.operands})
-        schedule = msgspec.convert(kernel.schedule, contraction.Contraction)
+        schedule = msgspec.convert(kernel.schedule, Contraction)
         a_transposed, b_transposed = (c == "t" for c in attributes.transpose)
         packed = kernel.operand("b").packing is not None
         shared = packed or batch == 1
@@ -143,7 +143,7 @@ def _window(batch: int, m: int, k: int) -> Window:
     return Window(batch=batch, size=(1, 1, m), channels=k, out=(1, 1, m))
 
 
-def _extents(attributes: GemmAttributes, shapes: Mapping[str, Shape]) -> tuple[int, int, int, int]:
+def _extents(attributes: GemmAttributes, shapes: Shapes) -> tuple[int, int, int, int]:
     """batch, m, n, k."""
     *batch, m, n = shapes["c"]
     k = shapes["a"][-1 if attributes.transpose[0] == "n" else -2]

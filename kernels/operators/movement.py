@@ -18,6 +18,7 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Shape,
+    Shapes,
     exact,
     from_one_input,
     positive,
@@ -50,7 +51,7 @@ class Movement(Family):
         shape = positive("inputs.x", entry.inputs.x)
         return from_one_input(entry.attributes, shape, self.result(entry.attributes, [shape]))
 
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """None."""
         return 0
 

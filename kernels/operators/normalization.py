@@ -17,7 +17,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Shape,
+    Shapes,
     positive,
 )
 from kernels.operators.elementwise import NoAttributes, OneInput
@@ -82,7 +82,7 @@ class _Normalization(Family):
             output=Tensor(name="y", shape=shape, role=Role.OUTPUT),
         )
 
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Eight for each element: mean, difference, square, sum, scaling, shift."""
         return 8 * prod(shapes["x"])
 

@@ -17,15 +17,16 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Planned,
+    Scheduler,
     Shape,
+    Shapes,
     exact,
     from_one_input,
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
-from kernels.plan import Kernel, Tuned
+from kernels.plan import Kernel
 from kernels.schedules import channels
-from toolchains.target import CPU
 
 LOWEST = -float("inf")
 
@@ -56,22 +57,15 @@ class _Pool(Family):
         window: WindowAttributes = attributes
         return window
 
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """One for each element of the result and tap; padding is counted."""
         kernel = self.window_attributes(attributes, shapes["x"]).kernel
         return prod(shapes["y"]) * prod(kernel)
 
-    def plan(
-        self,
-        attributes: Any,
-        shapes: Mapping[str, Shape],
-        weights: frozenset[str],
-        cpu: CPU,
-        tuned: Tuned | None = None,
-    ) -> Planned:
+    def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
         """Channels in vectors."""
         window = slide(self.window_attributes(attributes, shapes["x"]), shapes["x"])
-        return Planned(schedule=channels.choose(window, cpu, tuned))
+        return Planned(schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)))
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Fold each window and store the result."""

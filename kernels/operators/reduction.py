@@ -19,6 +19,7 @@ from kernels.operators.base import (
     Estimate,
     Family,
     Shape,
+    Shapes,
     exact,
     from_one_input,
     positive,
@@ -73,7 +74,7 @@ class Reduction(Family):
             kept = [extent for axis, extent in enumerate(shape) if axis not in axes] or [1]
         return from_one_input(entry.attributes, shape, tuple(kept))
 
-    def flops(self, attributes: AxesAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: AxesAttributes, shapes: Shapes) -> int:
         """One for each element of the input."""
         return prod(shapes["x"])
 

@@ -16,7 +16,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Shape,
+    Shapes,
     exact,
     from_one_input,
     positive,
@@ -57,7 +57,7 @@ class Resize(Family):
         height, width = positive("attributes.size", entry.attributes.size)
         return from_one_input(entry.attributes, shape, (shape[0], height, width, shape[3]), layout="NHWC")
 
-    def flops(self, attributes: ResizeAttributes, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: ResizeAttributes, shapes: Shapes) -> int:
         """Six for each element of a bilinear result: three interpolations."""
         return 6 * prod(shapes["y"]) if attributes.mode == "bilinear" else 0
 

@@ -16,7 +16,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
-    Shape,
+    Shapes,
     from_one_input,
     positive,
 )
@@ -55,7 +55,7 @@ class Softmax(Family):
         normalized((entry.attributes.axis,), len(shape))
         return from_one_input(entry.attributes, shape, shape)
 
-    def flops(self, attributes: Any, shapes: Mapping[str, Shape]) -> int:
+    def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Five for each element: maximum, difference, exponential, sum, scaling."""
         return 5 * prod(shapes["x"])
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from kernels.plan import Tuned
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
@@ -23,13 +22,11 @@ class Sliding(msgspec.Struct, frozen=True, kw_only=True):
     nr: int
 
 
-def choose(window: Window, cpu: CPU, tuned: Tuned | None = None) -> Sliding:
+def choose(window: Window, cpu: CPU) -> Sliding:
     """As many neighbouring pixels as half the registers hold, two vectors of channels each.
 
     Half: the other half is for the loaded elements and weights of the taps in flight.
     """
-    if tuned is not None:
-        return msgspec.convert(tuned, Sliding)
     nr = min(2 * cpu.lanes, window.channels)
     widest = max(
         sum(cpu.registers_of(piece) for _, piece in pieces(width, cpu.lanes))

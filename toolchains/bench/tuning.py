@@ -21,7 +21,7 @@ from kernels.errors import EngineError, MissingToolError
 from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
-from kernels.schedules.contraction import Contraction
+from kernels.schedules.blocking import Contraction
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
