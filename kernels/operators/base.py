@@ -34,6 +34,9 @@ class Epilogue(Protocol):
     def __call__(self, value: Any, pixel: Any, column: Any) -> Any:
         """The vector after all steps."""
 
+    def prefetch(self, pixel: Any, column: Any) -> None:
+        """Ask for what the steps will read there."""
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys that every `[[kernel]]` of a listing may have; families add their own."""

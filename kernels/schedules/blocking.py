@@ -7,6 +7,7 @@ emitted from the schedule is in `kernels.schedules.contraction`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import msgspec
@@ -17,8 +18,10 @@ from toolchains.target import CPU
 CROWDING = 0.01
 """What a row costs that shares a set of the first level with half as many as it holds: measured
 on products whose depth is a power of two."""
-FEWEST = 4
-"""Fewer tiles could not prefetch a panel without being held up by it."""
+EQUAL = 1.02
+"""Tiles whose estimated cycles differ by less are taken for equally fast."""
+LEAST_ROWS = 64
+"""Pixels of a block that reads weights from beyond the second level: fewer would wait for them."""
 
 
 class Contraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,22 +55,15 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     blocks follow from the sizes of the caches (`_depth`, `_height`).
     """
     ku = cpu.lanes if cpu.lane_operand else 1
-    best: tuple[tuple[float, float], int, int] | None = None
-    for vectors in range(1, cpu.vector_registers):
-        nr = min(vectors * cpu.lanes, columns)
-        widths = [width for width, _ in panels(columns, nr)]
-        widest = max(_registers(width, cpu) for width in widths)
-        mixed = any(len({part for _, part in pieces(width, cpu.lanes)}) > 1 for width in widths)
-        for mr in range(1, cpu.vector_registers):
-            others = _other_registers(mr, widest, cpu, mixed=mixed)
-            if mr * widest + others > cpu.vector_registers:
-                break
-            cost = _tile_cost(window, columns, (mr, nr, ku), cpu)
-            if best is None or cost < best[0]:
-                best = cost, mr, nr
-    if best is None:
+    costs = {
+        (mr, nr): _tile_cost(window, columns, (mr, nr, ku), cpu) for mr, nr in _fitting(columns, cpu)
+    }
+    if not costs:
         raise ValueError("no register tile fits: the CPU description has too few registers")
-    _, mr, nr = best
+    least = min(cycles for cycles, _ in costs.values()) * (EQUAL if cpu.issue > 1 else 1)
+    mr, nr = min(
+        (tile for tile, (cycles, _) in costs.items() if cycles <= least), key=lambda tile: costs[tile][1]
+    )
     kc = _depth(window, (mr, nr, ku), cpu)
     schedule = Contraction(
         mr=mr,
@@ -80,12 +76,26 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     return _prefetching(window, columns, schedule, cpu) if cpu.prefetch else schedule
 
 
+def _fitting(columns: int, cpu: CPU) -> Iterator[tuple[int, int]]:
+    """Register tiles, mr x nr, that leave room for what else is in registers."""
+    for vectors in range(1, cpu.vector_registers):
+        nr = min(vectors * cpu.lanes, columns)
+        widths = [width for width, _ in panels(columns, nr)]
+        widest = max(_registers(width, cpu) for width in widths)
+        mixed = any(len({part for _, part in pieces(width, cpu.lanes)}) > 1 for width in widths)
+        for mr in range(1, cpu.vector_registers):
+            others = _other_registers(mr, widest, cpu, mixed=mixed)
+            if mr * widest + others > cpu.vector_registers:
+                break
+            yield mr, nr
+
+
 def _registers(width: int, cpu: CPU) -> int:
     return sum(cpu.registers_of(part) for _, part in pieces(width, cpu.lanes))
 
 
 def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CPU) -> tuple[float, float]:
-    """Cycles of all steps of the sum; where they are equal, what else makes a tile better.
+    """Cycles of all steps of the sum, and the instructions that they issue.
 
     A step over m x v vectors issues m v multiply-adds, m / ku + v loads and, shared by the
     steps of a round, two instructions of loop and what advances the rows' pointers. It takes
@@ -152,25 +162,28 @@ def _height(window: Window, columns: int, cpu: CPU) -> int:
     """Output pixels in a block: mc.
 
     All, if the image or the panels stay in the second level, for then nothing is read twice
-    from beyond it. Otherwise so many that their part of the image stays in the core's share
-    of the third level, or takes half of the second where there is no third (Low et al.,
-    section 3.3), while all panels go by.
+    from beyond it. Otherwise so many that their part of the image takes half of the second
+    level (Low et al., section 3.3); or a quarter where there is a third level, for then panels
+    that were asked for ahead wait in the second. Blocks are as equal as can be.
     """
     pixels = window.out[1] * window.out[2]
     image = 4 * prod(window.size) * window.channels
     weights = 4 * window.terms * columns
     half = cpu.l2.bytes // 2
-    room = cpu.l3.bytes if cpu.l3 else half
-    if image <= max(half, room) or weights <= half:
+    room = half // 2 if cpu.l3 else half
+    if image <= room or weights <= half:
         return pixels
-    return max(1, int(pixels * room / image))
+    blocks = -(-pixels // max(LEAST_ROWS if cpu.l3 else 1, int(pixels * room / image)))
+    return -(-pixels // blocks)
 
 
 def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) -> Contraction:
     """What to prefetch: what is read or written but once, and does not stay in a near cache.
 
-    Rows of the image whose distance is a multiple of what one way of the first level holds
-    displace one another there: then prefetching more of them does harm.
+    The lines of the next panel are asked for while the tiles of this one compute: all of them,
+    or half where there is one tile alone; a single row computes too little to hide that. Rows
+    of the image whose distance is a multiple of what one way of the first level holds displace
+    one another there: then prefetching more of them does harm.
     """
     half = cpu.l2.bytes // 2
     image = 4 * prod(window.size) * window.channels
@@ -178,7 +191,8 @@ def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) 
     result = 4 * prod(window.outputs) * columns
     _, lines, each = pixel_blocks(window, schedule)
     tiles = each or lines * len(spread(window.out[2], schedule.mr))
-    panel = -(-schedule.nr // tiles) if weights > half and FEWEST <= tiles <= 2 * schedule.nr else 0
+    hidden = schedule.mr > 1 and tiles <= 2 * schedule.nr
+    panel = -(-schedule.nr // max(2, tiles)) if weights > half and hidden else 0
     far = image > half and _crowding(window, 2 * schedule.mr, cpu) <= cpu.l1.ways - 2
     return msgspec.structs.replace(
         schedule,
@@ -215,5 +229,6 @@ def pixel_blocks(window: Window, schedule: Contraction) -> tuple[int, int, int]:
     if window.out[1] > 1:
         lines = max(1, min(window.out[1], schedule.mc // window.out[2]))
         return -(-window.out[1] // lines), lines, 0
-    each = max(1, min(tiles, schedule.mc // schedule.mr))
+    blocks = min(tiles, -(-window.out[2] // schedule.mc))
+    each = -(-tiles // blocks)
     return -(-tiles // each), 0, each

@@ -9,6 +9,7 @@ with exact shapes. The schedule comes from `kernels.schedules.blocking`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product as pairs
 from typing import Any
 
 import msgspec
@@ -147,8 +148,9 @@ class _Body:
         b, product, tile = self._b, self._product, self._tile
         window, image = product.window, product.image
         if product.schedule.prefetch_result:
-            for place, _ in self._places([(at, 1) for at in range(0, tile.width, b.cpu.l1.line // 4)]):
-                b.prefetch(product.y, place, write=True)
+            for row, at in pairs(range(tile.run.rows), range(0, tile.width, b.cpu.l1.line // 4)):
+                b.prefetch(product.y, self._place(row, at), write=True)
+                product.epilogue.prefetch(self._pixel(row), product.y_offset + tile.column + at)
         if self._whole:
             self._begin()
         else:

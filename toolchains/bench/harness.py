@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +73,23 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     peak: float
 
 
+HUGE = 1 << 21
+"""Bytes of a huge page; without them it is luck which sets of a cache the pages of an array share."""
+STAGGER = 429 * 64
+"""Arrays begin so many bytes further into their pages than the one before: in other cache sets."""
+_placed = count()
+
+
 def aligned(array: Array) -> Array:
-    """A contiguous float32 copy that begins at a cache line."""
-    memory = np.empty(array.size * 4 + 64, dtype=np.uint8)
-    first = -memory.ctypes.data % 64
-    place = memory[first : first + array.size * 4].view(np.float32).reshape(array.shape)
+    """A contiguous float32 copy that begins at a cache line, in huge pages where Linux has them."""
+    first = next(_placed) * STAGGER % HUGE
+    size = -(-(first + array.size * 4 + 1) // HUGE) * HUGE + HUGE
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without transparent huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, dtype=np.uint8)
+    first += -whole.ctypes.data % HUGE
+    place = whole[first : first + array.size * 4].view(np.float32).reshape(array.shape)
     place[...] = array
     return place
 
