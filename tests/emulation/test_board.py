@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from kernels import check
-from kernels.errors import EngineError, MissingToolError, UsageError
+from kernels.errors import EngineError, MissingToolError, ResourceError, UsageError
 from kernels.models import read_model
 from kernels.plan import Kernel
 from kernels.program import Program
@@ -86,12 +86,14 @@ class Server:
         shutil.copy(folder / "client.pub", folder / "allowed")
         key = (folder / "host.pub").read_text(encoding="utf-8")
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {key}", encoding="utf-8")
-        self.temporary = folder / "tmp"
+        self.temporary, self.programs = folder / "tmp", folder / "programs"
         self.temporary.mkdir()
+        self.programs.mkdir()
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
             f"AuthorizedKeysFile {folder}/allowed\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
-            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv TMPDIR={self.temporary}\n",
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            f"SetEnv TMPDIR={self.temporary} PATH={self.programs}:{os.defpath}\n",
             encoding="utf-8",
         )
         self.configure()
@@ -309,6 +311,17 @@ def test_a_board_without_room(server: Server) -> None:
     server.temporary.rmdir()
     with pytest.raises(EngineError, match=r"no folder could be made there: .*TMPDIR"), Board(server.host):
         pass
+
+
+def test_a_board_whose_disk_is_full(server: Server) -> None:
+    """Its `tar` says what tar says then."""
+    tar = server.programs / "tar"
+    tar.write_text(
+        "#!/bin/sh\necho 'tar: a: Cannot write: No space left on device'; exit 2\n", encoding="utf-8"
+    )
+    tar.chmod(0o755)
+    with Board(server.host) as board, pytest.raises(ResourceError, match=r"no space is left for .*TMPDIR"):
+        board.hold({"a": b"1"})
 
 
 @pytest.mark.parametrize("runner", [b"\x7fELF, of no machine", b"#!/no/such/program\n"])
