@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -113,7 +113,7 @@ class Server:
 
     @property
     def host(self) -> str:
-        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
+        return f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
         if os.geteuid() == 0:
