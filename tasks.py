@@ -71,7 +71,7 @@ JOBS = "steps to run at once (default: the number of processors)"
 
 @task(help={"verbose": "also show what the package manager prints"})
 def setup(c: Context, verbose: bool = False) -> None:
-    """Bring what pip cannot: QEMU and, where it can run, a Docker engine. Asks nothing."""
+    """Bring what pip cannot: QEMU, ssh and, where it can run, a Docker engine. Asks nothing."""
     from toolchains.provision import provide
 
     provide(Progress(verbose=verbose).say)
@@ -254,8 +254,10 @@ def bench(
 
 @task(
     help={
-        "arch": "target, several with commas between; time decides where this machine runs it, else "
-        "instructions counted under QEMU choose the register tile and the unrolling",
+        "arch": "target, several with commas between; time decides where this machine or the board runs "
+        "it, else instructions counted under QEMU choose the register tile and the unrolling",
+        "host": "a board that runs the target, as user@board or user@board:port: time is measured there, "
+        "over ssh with your own configuration and keys",
         "model": MODEL,
         "records": "folder whose <target>.toml takes what was found (default: those that ship)",
         "engine": ENGINE,
@@ -266,6 +268,7 @@ def bench(
 def tune(
     c: Context,
     arch: str = "",
+    host: str = "",
     model: str = model_files.DEFAULT,
     records: str = "",
     engine: str = "auto",
@@ -287,6 +290,7 @@ def tune(
                     progress,
                     Path(records) if records else SHIPPED,
                     lambda found: progress.say(str(found)),
+                    host=host,
                 )
                 OUT.print(str(path), soft_wrap=True)
     finally:

@@ -55,7 +55,7 @@ class CheckSkippedError(KernfitError):
 
 
 class EngineError(KernfitError):
-    """The engine (Docker or local) could not run a step."""
+    """The engine (Docker or local), or a board, could not run a step."""
 
     status = 7
 

@@ -24,6 +24,7 @@ from toolchains.process import run
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
+SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
 GUARD_BYTES = 192
 """As in runner/table.h."""
 TIMEOUT = 600.0
@@ -90,8 +91,7 @@ def link(request: LinkRequest, folder: Path) -> None:
             ".",
             "-o",
             "runner",
-            str(RUNNER / "runner.c"),
-            str(RUNNER / "linux.c"),
+            *SOURCES,
             "table.c",
             f"lib{name}.a",
         ],

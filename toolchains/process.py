@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -37,21 +38,24 @@ def run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     own_group: bool = True,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
 ) -> Finished:
-    """Run a command to its end, without standard input, and give its merged output.
+    """Run a command to its end, and give its merged output.
 
-    On a time-out, an interruption or any other exception its whole process group is
-    ended: first asked, then killed. Without a group of its own it ends with ours, and on
-    a time-out alone.
+    Its standard input is empty unless it is a file; where its standard output is one, only
+    what it says on standard error is given. On a time-out, an interruption or any other
+    exception its whole process group is ended: first asked, then killed. Without a group of
+    its own it ends with ours, and on a time-out alone.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
         list(command),
         cwd=cwd,
         env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE if stdout is None else stdout,
+        stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
         process_group=0 if own_group else None,
     )
     if own_group:
@@ -76,7 +80,7 @@ def _follow(
     on_line: Callable[[str], None] | None,
 ) -> bool:
     """Read output until the child closes it and ends; False when time is up."""
-    stream = child.stdout
+    stream = child.stdout or child.stderr
     if stream is None:
         raise ValueError("the child must be started with a pipe for its output")
     rest = b""
@@ -119,6 +123,52 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+class Companion:
+    """A child that is there until its input is closed, as the other end of a connection."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start the command, in a process group of its own."""
+        self._child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        _live.add(self._child)
+
+    def read_until(self, last: str, timeout: float) -> Finished:
+        """What it says up to the line `last`; with its status (not 0) if it ends before."""
+        stream = self._child.stdout
+        if stream is None:
+            raise ValueError("the child must be started with a pipe for its output")
+        said = b""
+        deadline = time.monotonic() + timeout
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while not said.endswith(f"{last}\n".encode()):
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    return Finished(status=1, output=said.decode("utf-8", "replace"), timed_out=True)
+                data = os.read(stream.fileno(), 65536)
+                if not data:
+                    status = self._child.wait() or 1
+                    return Finished(status=status, output=said.decode("utf-8", "replace"))
+                said += data
+        return Finished(status=0, output=said.decode("utf-8", "replace"))
+
+    def close(self, timeout: float) -> None:
+        """Close its input and wait for its end; when time is up, end it."""
+        for stream in (self._child.stdin, self._child.stdout):
+            if stream is not None:
+                stream.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout)
+        if self._child.poll() is None:
+            _end(self._child)
+        _live.discard(self._child)
 
 
 def end_all() -> None:

@@ -49,6 +49,15 @@ def examine() -> list[Finding]:
         Finding(name="zig", state="here", detail=f"{tools['ziglang']}, the local engine's compiler"),
     ]
     found += [_emulator(target) for target in all_targets().values()]
+    ssh = shutil.which("ssh")
+    found.append(
+        Finding(
+            name="ssh",
+            state="here" if ssh else "absent",
+            detail=ssh or "only `invoke tune --host` needs it",
+            mend="" if ssh else "invoke setup",
+        )
+    )
     version, reason = docker_version()
     if version:
         found.append(Finding(name="docker", state="here", detail=f"engine {version} answers"))
@@ -102,8 +111,9 @@ def docker_version() -> tuple[str, str]:
 
 
 def provide(say: Say) -> None:
-    """Bring QEMU, and where it can run a Docker engine; say what was done and left out."""
+    """Bring QEMU, ssh, and where it can run a Docker engine; say what was done and left out."""
     _provide_emulators(say)
+    _provide_ssh(say)
     _provide_docker(say)
 
 
@@ -162,6 +172,42 @@ def _unpack_emulators() -> str:
         if fetched.status != 0:
             return _last(fetched.output)
     return "the packages hold no emulator"
+
+
+def _provide_ssh(say: Say) -> None:
+    """A client, to tune on a board; and a server, which our tests of that talk to.
+
+    Debian starts a server as soon as it is installed, which opens the machine to its network.
+    So it is brought only where that does not happen: nothing starts services in a container.
+    """
+    packages = {"ssh": "openssh-client", "sshd": "openssh-server"}
+    missing = [program for program in packages if not _finds(program)]
+    if not missing:
+        say("ssh: here already, nothing to do")
+        return
+    if "sshd" in missing and _starts_services():
+        missing.remove("sshd")
+        say("ssh: the server is left out, for it would be started: tests that need it will be skipped")
+    if not missing:
+        return
+    if _rights() is None or shutil.which("apt-get") is None:
+        say(f"ssh: {', '.join(missing)} left out: no package can be installed here")
+        return
+    names = [packages[program] for program in missing]
+    say(f"ssh: installing {', '.join(names)}")
+    failure = _install(names)
+    say(f"ssh: left out: {failure}" if failure else "ssh: installed")
+
+
+def _finds(program: str) -> bool:
+    """Whether a program is here; an ordinary user's path lacks those of the administrator."""
+    folders = (os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")
+    return shutil.which(program, path=os.pathsep.join(folders)) is not None
+
+
+def _starts_services() -> bool:
+    """Whether a package's service is started when it is installed."""
+    return Path("/run/systemd/system").is_dir() or not Path("/usr/sbin/policy-rc.d").exists()
 
 
 def _provide_docker(say: Say) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from kernels.graph.planning import plan
@@ -15,10 +16,10 @@ from kernels.plan import Plan
 from tests.emulation.conftest import need_counting
 from tests.unit.test_listing import gemm, write
 from toolchains.disassembly import functions
-from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.emulate import EmulateRequest, Ended, Run, find_machine
 from toolchains.engines.local import LocalEngine
-from toolchains.link import RUNNER, compiler, counter, runner_table, zig_environment
-from toolchains.target import Target, find_target
+from toolchains.link import RUNNER, SOURCES, compiler, counter, runner_table, zig_environment
+from toolchains.target import Target, all_targets, find_target
 
 GOOD = "for (int i = 0; i < 6; i++) c[i] = 1.0f;"
 FAULTS = {
@@ -33,17 +34,8 @@ FAULTS = {
 }
 
 
-def emulated(
-    folder: Path,
-    target: Target,
-    planned: Plan,
-    body: str,
-    *,
-    check: str,
-    cpu: str = "",
-    counter_code: bytes = b"",
-) -> Ended:
-    """How a kernel of one matrix product ended whose C body is ours."""
+def linked(folder: Path, target: Target, planned: Plan, body: str, *, check: str) -> None:
+    """A runner of one matrix product whose C body is ours, and its input."""
     name = planned.library
     source = (
         f"#include <stdint.h>\nint32_t {name}_g(const float *a, const float *b, float *c, float *arena)\n"
@@ -71,17 +63,31 @@ def emulated(
         ".",
         "-o",
         "runner",
-        str(RUNNER / "runner.c"),
-        str(RUNNER / "linux.c"),
+        *SOURCES,
         "table.c",
         "kernel.c",
     ]
-    for each in (command, counter()):
-        subprocess.run(each, cwd=folder, env=zig_environment(), check=True)
+    subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
+    (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
+
+
+def emulated(
+    folder: Path,
+    target: Target,
+    planned: Plan,
+    body: str,
+    *,
+    check: str,
+    cpu: str = "",
+    counter_code: bytes = b"",
+) -> Ended:
+    """How such a kernel ended."""
+    name = planned.library
+    linked(folder, target, planned, body, check=check)
+    subprocess.run(counter(), cwd=folder, env=zig_environment(), check=True)
     if counter_code:
         (folder / "counter.so").write_bytes(counter_code)
     code = functions(folder / "runner", target)[f"{name}_g"]
-    (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
     request = EmulateRequest(
         target=target,
         cpu=cpu or target.qemu.cpus[0],
@@ -176,6 +182,53 @@ def test_no_emulator_is_skipped_with_what_to_do(tmp_path: Path, planned: Plan) -
     ended = emulated(tmp_path, msgspec.structs.replace(target, qemu=qemu), planned, GOOD, check=CHECK)
     assert ended.outcome == "skipped"
     assert "`invoke setup` brings it" in ended.reason
+
+
+def timed(folder: Path, target: Target, *words: str) -> subprocess.CompletedProcess[str]:
+    """What the runner says of a timing, under the target's first emulated processor."""
+    machine = find_machine(target, target.qemu.cpus[0])
+    command = [*machine.command, "./runner", "time", f"{10**6:x}", *words]
+    return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", [each.name for each in all_targets().values() if each.qemu.cpus])
+def test_kernels_are_timed_in_turn(tmp_path: Path, planned: Plan, name: str) -> None:
+    target = find_target(name)
+    linked(tmp_path, target, planned, GOOD, check=CHECK)
+    reason = find_machine(target, target.qemu.cpus[0]).reason
+    if "older than" in reason:  # Debian 12's QEMU has no vectors of LoongArch: it was linked, at least
+        return
+    done = timed(tmp_path, target, "g", "g.in", "one.out", "g", "g.in", "two.out")
+    assert done.returncode == 0, done
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[:3] for line in lines] == [["g", "0", "0"]] * 2, "the second's output is the first's"
+    for _, _, _, repeats, *samples in lines:
+        assert int(repeats, 16) > 1, "a call takes less than a sample"
+        assert 5 <= len(samples) <= 61
+        assert all(int(sample, 16) > 0 for sample in samples)
+    ones = np.ones(6, dtype=np.dtype(np.float32).newbyteorder(target.byte_order))
+    assert (tmp_path / "one.out").read_bytes() == ones.tobytes()
+    assert not (tmp_path / "two.out").exists()
+
+
+@pytest.mark.parametrize(("body", "fault"), [(GOOD + " c[6] = 1.0f;", "5"), ("return 1;", "4")])
+def test_a_bad_kernel_is_not_timed(tmp_path: Path, planned: Plan, body: str, fault: str) -> None:
+    target = find_target("riscv64")
+    linked(tmp_path, target, planned, body, check=CHECK)
+    done = timed(tmp_path, target, "g", "g.in", "g.out")
+    assert (done.returncode, done.stdout) == (0, f"g {fault} 0 1\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("g", "g.in"), 2), (("h", "g.in", "g.out"), 2), (("g", "none", "g.out"), 3), (("g", "g.in", "/"), 3)],
+)
+def test_a_timing_that_cannot_be_made_has_its_status(
+    tmp_path: Path, planned: Plan, words: tuple[str, ...], status: int
+) -> None:
+    target = find_target("riscv64")
+    linked(tmp_path, target, planned, GOOD, check=CHECK)
+    assert timed(tmp_path, target, *words).returncode == status
 
 
 def test_the_step_runs_as_a_program(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from toolchains.process import run
+from toolchains.process import Companion, run
 
 
 def alive(process: int) -> bool:
@@ -47,3 +47,37 @@ def test_standard_input_is_closed_and_signals_are_told() -> None:
     code = "import os, sys; sys.stdin.read() or os.kill(os.getpid(), 11)"
     assert run([sys.executable, "-c", code], timeout=30).status == -11
     assert os.getpid() > 0
+
+
+def test_input_and_output_may_be_files(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"\0\n\xff")
+    code = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()); print('so', file=sys.stderr)"
+    with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as drain:
+        done = run([sys.executable, "-c", code], timeout=30, stdin=source, stdout=drain)
+    assert (done.status, done.output) == (0, "so")
+    assert (tmp_path / "out").read_bytes() == b"\0\n\xff"
+
+
+TALK = "import sys\nprint('one', flush=True)\nprint('ready', flush=True)\n"
+
+
+def test_a_companion_is_there_until_its_input_is_closed(tmp_path: Path) -> None:
+    code = f"{TALK}sys.stdin.read()\nopen('end', 'w').close()\n"
+    companion = Companion([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"])
+    told = companion.read_until("ready", timeout=30)
+    assert (told.status, told.output) == (0, "one\nready\n")
+    assert not (tmp_path / "end").exists()
+    companion.close(timeout=30)
+    assert (tmp_path / "end").exists()
+
+
+def test_a_companion_that_ends_too_early_or_never_is_told_of() -> None:
+    companion = Companion([sys.executable, "-c", f"{TALK}sys.exit(3)"])
+    told = companion.read_until("more", timeout=30)
+    assert (told.status, told.output, told.timed_out) == (3, "one\nready\n", False)
+    companion.close(timeout=30)
+    stubborn = Companion([sys.executable, "-c", f"{TALK}import time; time.sleep(60)"])
+    assert stubborn.read_until("more", timeout=1).timed_out
+    started = time.monotonic()
+    stubborn.close(timeout=0.1)
+    assert time.monotonic() - started < 30

@@ -11,6 +11,7 @@ import msgspec
 from rich.table import Table
 
 from kernels.plan import Kernel
+from toolchains import processor
 from toolchains.archive import write_whole
 from toolchains.bench.contest import OURS, Machine, Measured
 from toolchains.bench.sizes import Size
@@ -145,15 +146,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def host_of(machine: Machine) -> Host:
     """The machine as it tells of itself."""
-    return Host(cpu=processor(), peak=machine.peak, bandwidth=machine.bandwidth, date=today())
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
+    return Host(cpu=processor.here(), peak=machine.peak, bandwidth=machine.bandwidth, date=today())
 
 
 def today() -> str:

@@ -1,23 +1,19 @@
 """`invoke tune`: a short search in the neighbourhood of the analytical model's schedule.
 
-Where this machine runs the target, time decides everything. Under QEMU counted instructions
-choose the register tile and the unrolling alone, for they are blind to caches. What was
-found goes into a file of records (`kernels.tuning`), kernel after kernel, so that an
+Where this machine or a board runs the target, time decides everything. Under QEMU counted
+instructions choose the register tile and the unrolling alone, for they are blind to caches.
+What was found goes into a file of records (`kernels.tuning`), kernel after kernel, so that an
 interrupted search goes on where it stood.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 
-from kernels.errors import EngineError, MissingToolError
 from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
@@ -25,22 +21,15 @@ from kernels.schedules.blocking import Contraction
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
-from toolchains.bench.contest import OURS, ContestRequest, Measured
-from toolchains.bench.results import processor, today
-from toolchains.bench.running import environment, runs_here
+from toolchains.bench.judges import By, Candidates, Judge, find_judge
+from toolchains.bench.results import today
 from toolchains.cache import code_digest, digest
-from toolchains.checking import Checking
-from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target
-
-By = Literal["time", "instructions"]
 
 LEAST_GAIN = 1.02
 """Less is not told from noise, nor worth a record."""
 FINALISTS = 4
-SECONDS = 0.6
-TIMEOUT = 1800.0
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,30 +54,34 @@ def tune(
     progress: Progress,
     folder: Path,
     heard: Callable[[Found], None],
+    host: str = "",
 ) -> Path:
     """Search each product and convolution of a model; the file of records, renewed.
 
-    MissingToolError where nothing can run or count the target's code.
+    `host` is a board, user@board:port, that is reached over ssh and runs the target.
+    MissingToolError where nothing can run or count the target's code, EngineError where the
+    board cannot or is lost.
     """
     path = folder / f"{target.name}.toml"
     done = options.build / "tune" / f"{target.name}.json"
-    by: By = "time" if runs_here(target) else "instructions"
     kernels = [kernel for kernel in make_plan(program, target).kernels if "mr" in kernel.schedule]
     kernels = [kernel for kernel in kernels if set(kernel.schedule) == set(Contraction.__struct_fields__)]
-    surroundings = digest(code_digest("kernels"), by, processor() if by == "time" else "")
     tried = _tried(done)
-    with progress.bar(f"{program.name} for {target.name}: tuning by {by}", len(kernels)) as bar:
-        for kernel in kernels:
-            signature = signature_of(kernel)
-            key = digest(signature, surroundings)
-            if key not in tried:
-                found = _search(program, kernel, target, options, by)
-                if found.recorded:
-                    _keep(path, target, signature, found, by)
-                heard(found)
-                tried.add(key)
-                write_whole(done, msgspec.json.encode(sorted(tried)))
-            bar.advance(kernel.name)
+    with find_judge(target, options, host) as judge:
+        surroundings = digest(code_digest("kernels"), judge.by, judge.cpu)
+        title = f"{program.name} for {target.name}: tuning by {judge.by}{f' on {host}' if host else ''}"
+        with progress.bar(title, len(kernels)) as bar:
+            for kernel in kernels:
+                signature = signature_of(kernel)
+                key = digest(signature, surroundings)
+                if key not in tried:
+                    found = _search(program, kernel, target, options, judge)
+                    if found.recorded:
+                        _keep(path, target, signature, found, judge)
+                    heard(found)
+                    tried.add(key)
+                    write_whole(done, msgspec.json.encode(sorted(tried)))
+                bar.advance(kernel.name)
     return path
 
 
@@ -99,11 +92,15 @@ def _tried(path: Path) -> set[str]:
         return set()
 
 
-def _keep(path: Path, target: Target, signature: str, found: Found, by: By) -> None:
+def _keep(path: Path, target: Target, signature: str, found: Found, judge: Judge) -> None:
     """Write the record beside those that the file holds, in the place of an older one."""
-    cpu = processor() if by == "time" else f"QEMU {target.qemu.cpus[0]}"
     record = Record(
-        kernel=signature, schedule=found.schedule, gain=found.gain, by=by, cpu=cpu, date=today()
+        kernel=signature,
+        schedule=found.schedule,
+        gain=found.gain,
+        by=judge.by,
+        cpu=judge.cpu,
+        date=today(),
     )
     others = [each for each in read_file(path, target.name).record if each.kernel != signature]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,26 +159,32 @@ def _blocks(base: Tuned) -> Iterator[Tuned]:
         yield {"prefetch_panel": lines, "prefetch_image": image}
 
 
-def _search(program: Program, kernel: Kernel, target: Target, options: pipeline.Options, by: By) -> Found:
+def _search(
+    program: Program, kernel: Kernel, target: Target, options: pipeline.Options, judge: Judge
+) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
-    judge = _timed if by == "time" else _counted
-    schedules = neighbours(kernel, target, by)
-    tried = len(schedules)
-    costs = judge(program, kernel, schedules, target, options)
-    if by == "time":
-        schedules = [schedules[number] for number in _ranked(costs)[:FINALISTS]]
-        costs = judge(program, kernel, schedules, target, options)
+    schedules = neighbours(kernel, target, judge.by)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = _candidates(program, kernel, schedules, target)
+        candidates = Candidates(plan=plan, place=Path(folder))
+        pipeline.make(plan, target, options, candidates.place, Progress(quiet=True))
+        own, *others = candidates.names
+        costs = judge.costs(candidates, candidates.names)
+        if judge.by == "time":
+            best = sorted((name for name in others if name in costs), key=costs.__getitem__)[:FINALISTS]
+            costs = judge.costs(candidates, (own, *best))
     schedule, gain = kernel.schedule, 1.0
-    own, ranked = costs[0], _ranked(costs)
-    if own is not None and ranked:
-        schedule, gain = schedules[ranked[0]], own / (costs[ranked[0] + 1] or own)
-    return Found(kernel=kernel.name, tried=tried, schedule=schedule, gain=gain, recorded=gain >= LEAST_GAIN)
-
-
-def _ranked(costs: list[float | None]) -> list[int]:
-    """Numbers of the schedules by their costs; the first cost is that of the model's."""
-    known = [(cost, number) for number, cost in enumerate(costs[1:]) if cost is not None]
-    return [number for _, number in sorted(known)]
+    ranked = sorted((name for name in others if name in costs), key=costs.__getitem__)
+    if own in costs and ranked:
+        (winner,) = candidates.kernels(ranked[:1])
+        schedule, gain = winner.schedule, costs[own] / costs[winner.name]
+    return Found(
+        kernel=kernel.name,
+        tried=len(schedules),
+        schedule=schedule,
+        gain=gain,
+        recorded=gain >= LEAST_GAIN,
+    )
 
 
 def _candidates(program: Program, kernel: Kernel, schedules: list[Tuned], target: Target) -> Plan:
@@ -198,58 +201,3 @@ def _candidates(program: Program, kernel: Kernel, schedules: list[Tuned], target
             )
         )
     return Plan(library=program.name, target=target.name, source=program.source, kernels=tuple(found))
-
-
-def _timed(
-    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
-) -> list[float | None]:
-    """Seconds of the model's schedule and of each other, in turn in one process; None if wrong."""
-    plan = _candidates(program, kernel, schedules, target)
-    lines: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        pipeline.make(plan, target, options, work, Progress(quiet=True))
-        request = ContestRequest(
-            target=target,
-            plan=plan,
-            library=str(work / f"lib{plan.library}.so"),
-            contests=(tuple(each.name for each in plan.kernels),),
-            seconds=SECONDS,
-            core=max(os.sched_getaffinity(0)),
-            peers=(),
-        )
-        path = work / "contest.json"
-        path.write_bytes(msgspec.json.encode(request))
-        ended = run(
-            [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=TIMEOUT,
-            env=environment(target),
-            on_line=lines.append,
-        )
-    if ended.status != 0:
-        raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
-    measured = msgspec.json.decode(lines[-1], type=Measured)
-    names = [OURS, *(each.name for each in plan.kernels[1:])]
-    return [measured.figures[name].seconds if name in measured.figures else None for name in names]
-
-
-def _counted(
-    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
-) -> list[float | None]:
-    """Instructions of each on the first processor that QEMU emulates for the target."""
-    plan = _candidates(program, kernel, schedules, target)
-    first = msgspec.structs.replace(
-        target, qemu=msgspec.structs.replace(target.qemu, cpus=target.qemu.cpus[:1]), native=None
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        quiet = Progress(quiet=True)
-        pipeline.make(plan, target, options, work, quiet)
-        checking = Checking(plan=plan, target=first, engine=options.engine, jobs=options.jobs, place=work)
-        rows = {row.kernel: row for row in checking.run(quiet).rows}
-    own = rows[kernel.name]
-    if own.insns is None:
-        why = own.insns_reason or own.reason
-        raise MissingToolError(f"{target.name}: nothing counts its instructions: {why}")
-    order: list[Any] = [rows[each.name] for each in plan.kernels]
-    return [float(row.insns) if row.status == "pass" and row.insns else None for row in order]

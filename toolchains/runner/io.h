@@ -2,8 +2,11 @@
 #ifndef KERNFIT_IO_H
 #define KERNFIT_IO_H
 
+#include <stdint.h>
+
 /* A handle for reading, or for writing a new file; negative if that fails. */
 long io_open(const char *path, int writing);
+void io_close(long handle);
 /* Up to `size` bytes; how many there were, or negative. */
 long io_read(long handle, void *buffer, unsigned long size);
 long io_write(long handle, const void *buffer, unsigned long size);
@@ -11,6 +14,10 @@ long io_write(long handle, const void *buffer, unsigned long size);
 void io_mark(long descriptor);
 /* The length of the running processor's vectors, where they have no fixed one; else 0. */
 unsigned long io_vector_bits(void);
+/* From here on the program stays on one core. */
+void io_pin(void);
+/* How long the program has computed, in nanoseconds from any beginning; 0 without a clock. */
+uint64_t io_nanoseconds(void);
 void io_exit(int status) __attribute__((noreturn));
 
 #endif

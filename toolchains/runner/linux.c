@@ -1,4 +1,4 @@
-/* Start-up and the four functions of io.h by Linux's system calls, per architecture.
+/* Start-up and the functions of io.h by Linux's system calls, per architecture.
  *
  * Numbers and registers: linux/arch/<arch>/include/uapi/asm/unistd.h and the manual page
  * syscall(2). At _start the stack pointer points to the number of words on the command
@@ -10,6 +10,8 @@
 #define O_WRONLY 1
 #define O_CREAT 0100
 #define O_TRUNC 01000
+#define CLOCK_THREAD_CPUTIME_ID 3
+#define MOST_PROCESSORS 1024
 
 void runner_main(long count, char **words);
 
@@ -20,7 +22,8 @@ __attribute__((used, noreturn)) void runner_start(long *stack)
 }
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, EXIT = 60, CLOSE = 3, OPENAT = 257 };
+enum { READ = 0, WRITE = 1, EXIT = 60, CLOSE = 3, OPENAT = 257,
+       CLOCK_GETTIME = 228, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204 };
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -32,7 +35,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return result;
 }
 #elif defined(__aarch64__)
-enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
 __asm__(".globl _start\n_start: mov x0, sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -45,7 +49,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return x0;
 }
 #elif defined(__arm__)
-enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 322 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 322,
+       CLOCK_GETTIME = 263, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242 };
 __asm__(".globl _start\n_start: mov r0, sp\n bic sp, sp, #7\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -58,7 +63,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return r0;
 }
 #elif defined(__riscv) && __riscv_xlen == 64
-enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
 __asm__(".globl _start\n_start: .option push\n .option norelax\n la gp, __global_pointer$\n"
         " .option pop\n mv a0, sp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -72,7 +78,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return a0;
 }
 #elif defined(__s390x__)
-enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 288 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 288,
+       CLOCK_GETTIME = 260, SCHED_SETAFFINITY = 239, SCHED_GETAFFINITY = 240 };
 __asm__(".globl _start\n_start: lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -85,7 +92,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return r2;
 }
 #elif defined(__i386__)
-enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 295 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 295,
+       CLOCK_GETTIME = 265, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242 };
 __asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n"
         " call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -97,7 +105,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__powerpc64__)
 /* ELFv2: the table of contents' pointer in r2, a frame of 32 bytes and more below the stack. */
-enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 286 };
+enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 286,
+       CLOCK_GETTIME = 246, SCHED_SETAFFINITY = 222, SCHED_GETAFFINITY = 223 };
 __asm__(".globl _start\n_start: bcl 20,31,1f\n1: mflr 30\n addis 2,30,.TOC.-1b@ha\n"
         " addi 2,2,.TOC.-1b@l\n mr 3,1\n clrrdi 1,1,4\n li 0,0\n stdu 0,-64(1)\n"
         " bl runner_start\n nop\n");
@@ -116,7 +125,8 @@ static long system_call(long number, long a, long b, long c, long d)
     return r3;
 }
 #elif defined(__loongarch64)
-enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56 };
+enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
 __asm__(".globl _start\n_start: move $a0, $sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -138,6 +148,11 @@ long io_open(const char *path, int writing)
     return system_call(OPENAT, AT_FDCWD, (long)path, writing ? O_WRONLY | O_CREAT | O_TRUNC : 0, 0644);
 }
 
+void io_close(long handle)
+{
+    system_call(CLOSE, handle, 0, 0, 0);
+}
+
 long io_read(long handle, void *buffer, unsigned long size)
 {
     return system_call(READ, handle, (long)buffer, (long)size, 0);
@@ -150,7 +165,7 @@ long io_write(long handle, const void *buffer, unsigned long size)
 
 void io_mark(long descriptor)
 {
-    system_call(CLOSE, descriptor, 0, 0, 0);
+    io_close(descriptor);
 }
 
 unsigned long io_vector_bits(void)
@@ -162,6 +177,34 @@ unsigned long io_vector_bits(void)
 #else
     return 0;
 #endif
+}
+
+/* The last processor that it may run on: where some are faster than others, these mostly come
+ * last, and interrupts go to the first. */
+void io_pin(void)
+{
+    unsigned long mask[MOST_PROCESSORS / 8 / sizeof(long)];
+    long bytes = system_call(SCHED_GETAFFINITY, 0, sizeof mask, (long)mask, 0);
+    unsigned long last = ~0UL ^ ~0UL >> 1, i, word = bytes > 0 ? (unsigned long)bytes / sizeof *mask : 0;
+
+    while (word && !mask[word - 1])
+        word--;
+    if (!word)
+        return;
+    while (!(mask[word - 1] & last))
+        last >>= 1;
+    for (i = 0; i < word; i++)
+        mask[i] = i == word - 1 ? last : 0;
+    system_call(SCHED_SETAFFINITY, 0, (long)(word * sizeof *mask), (long)mask, 0);
+}
+
+/* On 32-bit processors this call's structure has two numbers of 32 bits (the newer
+ * clock_gettime64, which old kernels lack, has two of 64): longs on all of them. */
+uint64_t io_nanoseconds(void)
+{
+    long time[2] = {0, 0};
+    system_call(CLOCK_GETTIME, CLOCK_THREAD_CPUTIME_ID, (long)time, 0, 0);
+    return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
 }
 
 void io_exit(int status)
