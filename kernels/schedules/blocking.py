@@ -55,9 +55,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     blocks follow from the sizes of the caches (`_depth`, `_height`).
     """
     ku = cpu.lanes if cpu.lane_operand else 1
-    costs = {
-        (mr, nr): _tile_cost(window, columns, (mr, nr, ku), cpu) for mr, nr in _fitting(columns, cpu)
-    }
+    costs = {(mr, nr): _tile_cost(window, columns, (mr, nr, ku), cpu) for mr, nr in _fitting(columns, cpu)}
     if not costs:
         raise ValueError("no register tile fits: the CPU description has too few registers")
     least = min(cycles for cycles, _ in costs.values()) * (EQUAL if cpu.issue > 1 else 1)
