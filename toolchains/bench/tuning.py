@@ -129,6 +129,7 @@ def _changes(base: Tuned, target: Target, by: By) -> Iterator[Tuned]:
         yield {"unroll": steps, "mr": max(1, int(base["mr"]) - 1)}
     if by == "time":
         yield from _blocks(base)
+        yield from _waiting(base, target)
 
 
 def _tiles(base: Tuned, target: Target) -> Iterator[Tuned]:
@@ -151,12 +152,25 @@ def _blocks(base: Tuned) -> Iterator[Tuned]:
             yield {"kc": kc // part}
         if mc // part >= mr:
             yield {"mc": mc // part}
-    image = 1 - int(base["prefetch_image"])
-    yield {"prefetch_image": image}
+    yield {"prefetch_image": 1 - int(base["prefetch_image"])}
     yield {"prefetch_result": 1 - int(base["prefetch_result"])}
     for lines in (0, 1, 2, 4):
         yield {"prefetch_panel": lines}
-        yield {"prefetch_panel": lines, "prefetch_image": image}
+
+
+def _waiting(base: Tuned, target: Target) -> Iterator[Tuned]:
+    """Smaller blocks, whose tiles ask for the whole of the next panel; narrow tiles among them.
+
+    Where panels come from beyond the second level, a narrow tile leaves more of what that
+    level delivers to them.
+    """
+    narrow = 2 * target.cpu.lanes
+    rows = (target.cpu.vector_registers - 4) // (2 * target.cpu.register_group)
+    for mr, nr in ((int(base["mr"]), int(base["nr"])), (rows, min(narrow, int(base["nr"])))):
+        for part in (1, 2, 4):
+            mc = -(-int(base["mc"]) // part)
+            lines = -(-nr // -(-mc // mr))
+            yield {"mr": mr, "nr": nr, "mc": mc, "prefetch_panel": lines}
 
 
 def _search(
