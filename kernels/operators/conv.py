@@ -25,11 +25,15 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
+from kernels.operators.winograd import estimate as winograd_estimate
+from kernels.operators.winograd import suits
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
-from kernels.schedules import channels, contraction
+from kernels.schedules import channels, contraction, winograd
 from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
+from kernels.schedules.winograd import Winograd
+from kernels.schedules.winograd import choose as choose_winograd
 
 
 class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
@@ -119,9 +123,19 @@ class Convolution(Family):
         weights: frozenset[str],
         by: Scheduler,
     ) -> Planned:
-        """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters."""
+        """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters.
+
+        Or Winograd's algorithm, where that is allowed and pays.
+        """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
+        fast = _fast(attributes, window, by)
+        if fast is not None:
+            return Planned(
+                schedule=fast,
+                packing={"w": _winograd_packing(window.channels, filters, fast)},
+                arena_bytes=4 * winograd.places(window, filters, fast, by.cpu.lanes).end,
+            )
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = _packing(shapes["w"], schedule.nr, attributes.groups)
         return Planned(schedule=schedule, packing={"w": packing})
@@ -131,6 +145,21 @@ class Convolution(Family):
         attributes = msgspec.convert(kernel.attributes, ConvAttributes)
         window = _flattened(self._window(attributes, kernel.operand("x").shape), attributes)
         filters = attributes.filters // attributes.groups
+        if kernel.winograd:
+            winograd.emit(
+                b,
+                winograd.Task(
+                    window=window,
+                    columns=filters,
+                    schedule=msgspec.convert(kernel.schedule, Winograd),
+                    x=b.buffers["x"],
+                    w=b.buffers["w"],
+                    y=b.buffers["y"],
+                    arena=b.buffers["arena"],
+                    epilogue=epilogue,
+                ),
+            )
+            return
         with b.loop(0, attributes.groups) as group:
             contraction.emit(
                 b,
@@ -150,6 +179,14 @@ class Convolution(Family):
                     y_columns=attributes.filters,
                 ),
             )
+
+    def estimate(self, kernel: Kernel, arrays: Mapping[str, Array]) -> Estimate:
+        """With Winograd's algorithm the same result, and a bound of its own."""
+        direct = super().estimate(kernel, arrays)
+        if not kernel.winograd:
+            return direct
+        window = self._window(msgspec.convert(kernel.attributes, ConvAttributes), kernel.operand("x").shape)
+        return winograd_estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """One matrix product in float64 for each tap and group."""
@@ -177,6 +214,28 @@ def _packing(w: Shape, panel: int, groups: int = 1) -> Packing:
     """Filters last, in panels; groups one after the other."""
     axes = tuple(range(1, len(w)))
     return Packing(permute=(*axes, 0), rows=prod(w[1:]), columns=w[0], panel=panel, groups=groups)
+
+
+def _fast(attributes: ConvAttributes, window: Window, by: Scheduler) -> Winograd | None:
+    """The schedule of Winograd's algorithm, if it is allowed, can compute this, and pays."""
+    plain = attributes.groups == 1 and attributes.x_layout == "channels_last"
+    if not (by.winograd and plain and suits(window)):
+        return None
+    if by.tuned_winograd is not None:
+        return msgspec.convert(by.tuned_winograd, Winograd)
+    return choose_winograd(window, attributes.filters, by.cpu)
+
+
+def _winograd_packing(channels_in: int, filters: int, schedule: Winograd) -> Packing:
+    """A matrix [channels, filters] in panels for each element of a tile."""
+    return Packing(
+        permute=(1, 2, 3, 0),
+        rows=channels_in,
+        columns=filters,
+        panel=schedule.nr,
+        groups=1,
+        winograd=schedule.m,
+    )
 
 
 def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:
@@ -408,6 +467,7 @@ class DepthwiseConv2D(Family):
             rows=prod(window.kernel),
             columns=window.channels,
             panel=window.channels,
+            groups=1,
         )
         return Planned(
             schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),

@@ -22,6 +22,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
 from kernels.schedules.blocking import Contraction
+from kernels.schedules.winograd import Winograd
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
@@ -73,8 +74,9 @@ def tune(
     path = folder / f"{target.name}.toml"
     done = options.build / "tune" / f"{target.name}.json"
     by: By = "time" if runs_here(target) else "instructions"
-    kernels = [kernel for kernel in make_plan(program, target).kernels if "mr" in kernel.schedule]
-    kernels = [kernel for kernel in kernels if set(kernel.schedule) == set(Contraction.__struct_fields__)]
+    searched = [set(kind.__struct_fields__) for kind in (Contraction, Winograd)]
+    plan = make_plan(program, target, winograd=options.winograd)
+    kernels = [kernel for kernel in plan.kernels if set(kernel.schedule) in searched]
     surroundings = digest(code_digest("kernels"), by, processor() if by == "time" else "")
     tried = _tried(done)
     with progress.bar(f"{program.name} for {target.name}: tuning by {by}", len(kernels)) as bar:
@@ -132,6 +134,7 @@ def _changes(base: Tuned, target: Target, by: By) -> Iterator[Tuned]:
         yield {"unroll": steps, "mr": max(1, int(base["mr"]) - 1)}
     if by == "time":
         yield from _blocks(base)
+        yield from _blocks_of_tiles(base)
 
 
 def _tiles(base: Tuned, target: Target) -> Iterator[Tuned]:
@@ -162,6 +165,14 @@ def _blocks(base: Tuned) -> Iterator[Tuned]:
         yield {"prefetch_panel": lines, "prefetch_image": image}
 
 
+def _blocks_of_tiles(base: Tuned) -> Iterator[Tuned]:
+    """Of Winograd's algorithm: blocks of half and twice as many lines of tiles."""
+    lines = int(base.get("lines", 0))
+    for other in (lines // 2, 2 * lines):
+        if other:
+            yield {"lines": other}
+
+
 def _search(program: Program, kernel: Kernel, target: Target, options: pipeline.Options, by: By) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     judge = _timed if by == "time" else _counted
@@ -184,13 +195,16 @@ def _ranked(costs: list[float | None]) -> list[int]:
     return [number for _, number in sorted(known)]
 
 
-def _candidates(program: Program, kernel: Kernel, schedules: list[Tuned], target: Target) -> Plan:
+def _candidates(
+    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
+) -> Plan:
     """The kernel by the model's schedule and by each of the others, as kernels of one library."""
     signature = signature_of(kernel)
     found = [kernel]
     for number, schedule in enumerate(schedules, 1):
         record = Record(kernel=signature, schedule=schedule, gain=1.0, by="time", cpu="", date="")
-        plan = make_plan(program, target, {signature: Known(record=record, file="")})
+        known = {signature: Known(record=record, file="")}
+        plan = make_plan(program, target, known, winograd=options.winograd)
         made = next(each for each in plan.kernels if each.name == kernel.name)
         found.append(
             msgspec.structs.replace(
@@ -204,7 +218,8 @@ def _timed(
     program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
 ) -> list[float | None]:
     """Seconds of the model's schedule and of each other, in turn in one process; None if wrong."""
-    plan = _candidates(program, kernel, schedules, target)
+    plan = _candidates(program, kernel, schedules, target, options)
+    names = [OURS, *(each.name for each in plan.kernels[1:])]
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -213,7 +228,7 @@ def _timed(
             target=target,
             plan=plan,
             library=str(work / f"lib{plan.library}.so"),
-            contests=(tuple(each.name for each in plan.kernels),),
+            contests=(dict(zip(names, (each.name for each in plan.kernels), strict=True)),),
             seconds=SECONDS,
             core=max(os.sched_getaffinity(0)),
             peers=(),
@@ -229,7 +244,6 @@ def _timed(
     if ended.status != 0:
         raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
     measured = msgspec.json.decode(lines[-1], type=Measured)
-    names = [OURS, *(each.name for each in plan.kernels[1:])]
     return [measured.figures[name].seconds if name in measured.figures else None for name in names]
 
 
@@ -237,7 +251,7 @@ def _counted(
     program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
 ) -> list[float | None]:
     """Instructions of each on the first processor that QEMU emulates for the target."""
-    plan = _candidates(program, kernel, schedules, target)
+    plan = _candidates(program, kernel, schedules, target, options)
     first = msgspec.structs.replace(
         target, qemu=msgspec.structs.replace(target.qemu, cpus=target.qemu.cpus[:1]), native=None
     )

@@ -1,0 +1,361 @@
+"""Winograd's algorithm for 3 x 3 windows: its schedule, and what is emitted from it.
+
+An image is cut into tiles of m x m results, and these into blocks. Of each block the data is
+transformed into the arena, one matrix [tiles, channels] for each of the (m + 2)^2 elements of a
+tile; these matrices are multiplied by those of the weights, and the products are transformed
+into results (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016,
+algorithm 1). The matrices themselves are in `kernels.winograd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from kernels.schedules import blocking, contraction
+from kernels.schedules.blocking import Contraction
+from kernels.schedules.tiles import Window, pieces, spread
+from kernels.schedules.transforms import transform_data, transform_results
+from kernels.winograd import TAPS, TRANSFORMS
+from toolchains.target import CPU
+
+APART = 16
+"""Elements, one line of 64 bytes, between matrices whose places would else share sets of a cache."""
+
+ARITHMETIC = {2: 4, 4: 13}
+"""Instructions of a transform along one axis, by m: that of data, which takes more than that of results."""
+ISSUED = 2
+"""Instructions of a transform that begin in a cycle at most, for half of them wait for memory."""
+BEYOND = 8
+"""Bytes in a cycle that a core reads from beyond its second level."""
+WORTH = 0.9
+"""Less of the direct sum's time must be left, for the accuracy is less too."""
+
+
+class Winograd(Contraction, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """F(m x m, 3 x 3): blocks of `lines` lines of tiles, `across` tiles of each.
+
+    The rest is the schedule of the products [tiles of a block, channels] x [channels, filters].
+    """
+
+    m: int
+    lines: int
+    across: int
+
+    @property
+    def side(self) -> int:
+        """Elements along one side of a tile of data."""
+        return self.m + TAPS - 1
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be emitted: the shapes, the schedule, the operands and the arena."""
+
+    window: Window
+    columns: int
+    schedule: Winograd
+    x: Any
+    w: Any
+    y: Any
+    arena: Any
+    epilogue: Any
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the parts of the arena begin, and how far matrices are apart; in elements.
+
+    First the transformed data, then the products, then what one pass of a transform leaves
+    for the other.
+    """
+
+    data_apart: int
+    products_apart: int
+    products: int
+    scratch: int
+    end: int
+
+
+class _Plain:
+    """The epilogue of a product that is yet to be transformed."""
+
+    heavy = False
+
+    def __call__(self, value: Any, _pixel: Any, _column: Any) -> Any:
+        """The value itself."""
+        return value
+
+
+def grid(window: Window, m: int) -> tuple[int, int]:
+    """Lines of tiles, and tiles of a line; the last ones may be partial."""
+    return -(-window.out[1] // m), -(-window.out[2] // m)
+
+
+def places(window: Window, columns: int, schedule: Winograd, lanes: int) -> Places:
+    """The arena's parts for blocks of so many tiles."""
+    tiles, points = schedule.lines * schedule.across, schedule.side**2
+    data_apart, products_apart = (_whole_lines(tiles * wide) + APART for wide in (window.channels, columns))
+    products = points * data_apart
+    scratch = products + points * products_apart
+    span = schedule.across * schedule.m + TAPS - 1
+    return Places(
+        data_apart=data_apart,
+        products_apart=products_apart,
+        products=products,
+        scratch=scratch,
+        end=scratch + _whole_lines(schedule.side * span * lanes),
+    )
+
+
+def _whole_lines(elements: int) -> int:
+    return -(-elements // APART) * APART
+
+
+def choose(window: Window, columns: int, cpu: CPU) -> Winograd | None:
+    """The cheapest schedule by the model; None where the direct sum is hardly dearer."""
+    direct = blocking.cycles(window, columns, blocking.choose(window, columns, cpu), cpu)
+    direct += _reading(window.terms * columns, cpu)
+    best: tuple[float, Winograd] | None = None
+    for m in TRANSFORMS:
+        lines, across = _block(window, columns, m, cpu)
+        product = product_window(lines * across, window.channels)
+        schedule = Winograd(
+            **msgspec.structs.asdict(blocking.choose(product, columns, cpu)),
+            m=m,
+            lines=lines,
+            across=across,
+        )
+        cost = _cost(window, columns, schedule, cpu)
+        if best is None or cost < best[0]:
+            best = cost, schedule
+    return best[1] if best and best[0] < WORTH * direct else None
+
+
+def _block(window: Window, columns: int, m: int, cpu: CPU) -> tuple[int, int]:
+    """Lines of tiles, and tiles of each, whose data and products stay in the second level."""
+    height, width = grid(window, m)
+    most = max(1, cpu.l2.bytes // (4 * (m + TAPS - 1) ** 2 * (window.channels + columns)))
+    if most < width:
+        return 1, spread(width, most)[0]
+    return spread(height, most // width)[0], width
+
+
+def _cost(window: Window, columns: int, schedule: Winograd, cpu: CPU) -> float:
+    """Cycles of all products and transforms, and of reading weights from beyond the second level."""
+    m, side = schedule.m, schedule.side
+    height, width = grid(window, m)
+    total = 0.0
+    for lines in spread(height, schedule.lines):
+        for across in spread(width, schedule.across):
+            product = product_window(lines * across, window.channels)
+            total += side**2 * blocking.cycles(product, columns, schedule, cpu)
+            total += _reading(side**2 * window.channels * columns, cpu)
+            total += lines * _transforms(window, columns, schedule, across, cpu) / min(cpu.issue, ISSUED)
+    return window.batch * total
+
+
+def _transforms(window: Window, columns: int, schedule: Winograd, across: int, cpu: CPU) -> int:
+    """Instructions of the transforms of a line of tiles: loads, arithmetic, stores and loops."""
+    m, side = schedule.m, schedule.side
+    span = across * m + TAPS - 1
+    data = (span + side * across) * (2 * side + ARITHMETIC[m] + 2)
+    results = across * ((side + m) * (side + m + ARITHMETIC[m] + 2) + m * m)
+    return data * len(pieces(window.channels, cpu.lanes)) + results * len(pieces(columns, cpu.lanes))
+
+
+def _reading(weights: int, cpu: CPU) -> float:
+    """Cycles that so many weights take from beyond the second level, where they do not fit."""
+    return 4 * weights / BEYOND if 4 * weights > cpu.l2.bytes // 2 else 0.0
+
+
+def product_window(tiles: int, channels: int) -> Window:
+    """One of the products: a row of a pixel for each tile, and one tap."""
+    return Window(batch=1, size=(1, 1, tiles), channels=channels, out=(1, 1, tiles))
+
+
+def emit(b: Any, task: Task) -> None:
+    """Emit the loops over images and blocks of tiles."""
+    schedule = task.schedule
+    height, width = grid(task.window, schedule.m)
+    with b.loop(0, task.window.batch) as image:
+        for top, lines in _each_part(b, height, schedule.lines):
+            for left, across in _each_part(b, width, schedule.across):
+                block = _Block(b, task, (image, top, left), (lines, across))
+                block.emit_data()
+                block.emit_products()
+                block.emit_results()
+
+
+def _each_part(b: Any, extent: int, most: int) -> Iterator[tuple[Any, int]]:
+    """Loop over parts of at most so many: the first of each, and how many there are."""
+    first = 0
+    for size, same in groupby(spread(extent, most)):
+        count = len(list(same))
+        with b.loop(0, count) as number:
+            yield number * size + first, size
+        first += count * size
+
+
+def _each_vector(b: Any, extent: int) -> Iterator[tuple[Any, int]]:
+    """Loop over vectors: the first element of each, and its lanes."""
+    lanes = b.cpu.lanes
+    whole = extent // lanes
+    if whole:
+        with b.loop(0, whole) as number:
+            yield number * lanes, lanes
+    for offset, width in pieces(extent - whole * lanes, lanes):
+        yield whole * lanes + offset, width
+
+
+class _Block:
+    """Emits the work of one block: its first line and tile, and how many there are of them."""
+
+    def __init__(self, b: Any, task: Task, first: tuple[Any, Any, Any], extents: tuple[int, int]) -> None:
+        self._b, self._task = b, task
+        self._image, self._top, self._left = first
+        self._lines, self._across = extents
+        self._m, self._side = task.schedule.m, task.schedule.side
+        self._places = places(task.window, task.columns, task.schedule, b.cpu.lanes)
+        self._span = self._across * self._m + TAPS - 1
+
+    # -- data ----------------------------------------------------------------------------
+
+    def emit_data(self) -> None:
+        """B^T d B: along the height for a line of tiles, then along the width of each tile.
+
+        So neighbouring tiles share what they have in common of the first.
+        """
+        b = self._b
+        for channel, lanes in _each_vector(b, self._task.window.channels):
+            with b.loop(0, self._lines) as line:
+                for low, high, first, last in self._heights():
+                    row = self._top + line
+                    with b.loop(b.maximum(row, first), b.minimum(row + 1, last)) as here:
+                        self._down(here, (low, high), channel, lanes)
+                self._sideways(line, channel, lanes)
+
+    def _heights(self) -> Iterator[tuple[int, int, int, int]]:
+        """(low, high, first, last): lines of tiles of whose elements [low, high) are in the image."""
+        window = self._task.window
+        count, _ = grid(window, self._m)
+        starts = [line * self._m - window.padding[1] for line in range(count)]
+        inside = [(max(0, -start), min(self._side, window.size[1] - start)) for start in starts]
+        first = 0
+        for (low, high), same in groupby(inside):
+            last = first + len(list(same))
+            yield low, high, first, last
+            first = last
+
+    def _down(self, row: Any, inside: tuple[int, int], channel: Any, lanes: int) -> None:
+        """Along the height, column by column of a line of tiles; zeros beside the image."""
+        b, task, window = self._b, self._task, self._task.window
+        height, width = window.size[1:]
+        start = self._left * self._m - window.padding[2]
+        low = b.maximum(0, 0 - start)
+        high = b.minimum(self._span, width - start)
+        for outside in ((0, low), (high, self._span)):
+            with b.loop(*outside) as column:
+                for number in range(self._side):
+                    self._keep(number, column, b.constant(0.0, lanes))
+        with b.loop(low, high) as column:
+            top = self._image * height + row * self._m - window.padding[1]
+            values = [
+                b.let(
+                    b.load(task.x, ((top + at) * width + start + column) * window.channels + channel, lanes)
+                )
+                if inside[0] <= at < inside[1]
+                else None
+                for at in range(self._side)
+            ]
+            for number, value in enumerate(transform_data(b, self._m, values)):
+                self._keep(number, column, b.constant(0.0, lanes) if value is None else value)
+
+    def _sideways(self, line: Any, channel: Any, lanes: int) -> None:
+        """Along the width, tile by tile."""
+        b, task = self._b, self._task
+        with b.loop(0, self._side) as row, b.loop(0, self._across) as tile:
+            values = [b.let(self._kept(row, tile * self._m + at, lanes)) for at in range(self._side)]
+            place = (line * self._across + tile) * task.window.channels + channel
+            for number, value in enumerate(transform_data(b, self._m, values)):
+                matrix = (row * self._side + number) * self._places.data_apart
+                b.store(task.arena, matrix + place, value)
+
+    def _keep(self, row: Any, column: Any, value: Any) -> None:
+        place = (row * self._span + column) * self._b.lanes(value)
+        self._b.store(self._task.arena, self._places.scratch + place, value)
+
+    def _kept(self, row: Any, column: Any, lanes: int) -> Any:
+        place = (row * self._span + column) * lanes
+        return self._b.load(self._task.arena, self._places.scratch + place, lanes)
+
+    # -- products ------------------------------------------------------------------------
+
+    def emit_products(self) -> None:
+        """One product for each element of a tile."""
+        b, task, channels = self._b, self._task, self._task.window.channels
+        with b.loop(0, self._side**2) as point:
+            contraction.emit(
+                b,
+                contraction.Product(
+                    window=product_window(self._lines * self._across, channels),
+                    columns=task.columns,
+                    schedule=task.schedule,
+                    image=contraction.Image(batch=0, pixel=channels),
+                    x=task.arena,
+                    w=task.w,
+                    y=task.arena,
+                    packed=True,
+                    epilogue=_Plain(),
+                    x_offset=point * self._places.data_apart,
+                    w_offset=point * (channels * task.columns),
+                    y_offset=point * self._places.products_apart + self._places.products,
+                    y_columns=task.columns,
+                ),
+            )
+
+    # -- results -------------------------------------------------------------------------
+
+    def emit_results(self) -> None:
+        """A^T p A and the epilogue, tile by tile; no more of a partial one than is in the result."""
+        b, window = self._b, self._task.window
+        full, rest = divmod(window.out[2], self._m)
+        for column, lanes in _each_vector(b, self._task.columns):
+            with b.loop(0, self._lines) as line:
+                for first, last, count in ((0, full, self._m), (full, full + 1, rest)):
+                    if count and last > first:
+                        span = b.maximum(first, self._left), b.minimum(last, self._left + self._across)
+                        with b.loop(*span) as tile:
+                            self._tile(line, tile, count, column, lanes)
+
+    def _tile(self, line: Any, tile: Any, count: int, column: Any, lanes: int) -> None:
+        """Along the height into scratch memory, then along the width, row by row of the result."""
+        b, task, window, m, side = self._b, self._task, self._task.window, self._m, self._side
+        arena, scratch = task.arena, self._places.scratch
+        place = (line * self._across + (tile - self._left)) * task.columns + column + self._places.products
+        with b.loop(0, side) as number:
+            values = [
+                b.let(b.load(arena, (at * side + number) * self._places.products_apart + place, lanes))
+                for at in range(side)
+            ]
+            for at, value in enumerate(transform_results(b, m, values, m)):
+                b.store(arena, scratch + (at * side + number) * lanes, value)
+        row = self._top + line
+        with b.loop(0, b.minimum(m, window.out[1] - row * m)) as at:
+            values = [b.let(b.load(arena, scratch + (at * side + n) * lanes, lanes)) for n in range(side)]
+            pixel = window.pixel(self._image, (0, row * m + at, tile * m))
+            results = transform_results(b, m, values, count)
+            if task.epilogue.heavy:
+                for number, value in enumerate(results):
+                    b.store(task.y, (pixel + number) * task.columns + column, value)
+                with b.loop(0, count) as number:
+                    value = b.load(task.y, (pixel + number) * task.columns + column, lanes)
+                    self._finish(pixel + number, column, value)
+                return
+            for number, value in enumerate(results):
+                self._finish(pixel + number, column, value)
+
+    def _finish(self, pixel: Any, column: Any, value: Any) -> None:
+        task = self._task
+        self._b.store(task.y, pixel * task.columns + column, task.epilogue(value, pixel, column))
