@@ -28,7 +28,7 @@ def pack(array: NDArray[Any], packing: Packing) -> NDArray[Any]:
     if packing.winograd:
         permuted = transformed(permuted, packing.winograd)
     matrices = permuted.reshape(-1, packing.rows, packing.columns)
-    parts = [matrix[:, first:last].ravel() for matrix in matrices for first, last in _panels(packing)]
+    parts = [matrix[:, first:last].ravel() for first, last in _panels(packing) for matrix in matrices]
     return np.concatenate(parts)
 
 

@@ -29,7 +29,8 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     and panels of its own.
 
     With `winograd` = m > 0 the permuted tensor [3, 3, rows, columns] is transformed for tiles
-    of m x m results first (`kernels.winograd`), which makes (m + 2)^2 such matrices of it.
+    of m x m results first (`kernels.winograd`), which makes (m + 2)^2 such matrices of it: first
+    comes the first panel of each, in order.
     """
 
     permute: tuple[int, ...]

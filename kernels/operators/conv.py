@@ -134,7 +134,7 @@ class Convolution(Family):
             return Planned(
                 schedule=fast,
                 packing={"w": _winograd_packing(window.channels, filters, fast)},
-                arena_bytes=4 * winograd.places(window, filters, fast, by.cpu.lanes).end,
+                arena_bytes=4 * winograd.places(window, fast, by.cpu.lanes).end,
             )
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = _packing(shapes["w"], schedule.nr, attributes.groups)

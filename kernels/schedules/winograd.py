@@ -2,9 +2,10 @@
 
 An image is cut into tiles of m x m results, and these into blocks. Of each block the data is
 transformed into the arena, one matrix [tiles, channels] for each of the (m + 2)^2 elements of a
-tile; these matrices are multiplied by those of the weights, and the products are transformed
-into results (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016,
-algorithm 1). The matrices themselves are in `kernels.winograd`.
+tile (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, algorithm
+1). Then, panel of filters after panel, these matrices are multiplied by those of the weights,
+and the products, while they are near, are transformed into results. The matrices of the
+transforms are in `kernels.winograd`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ WORTH = 0.9
 class Winograd(Contraction, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """F(m x m, 3 x 3): blocks of `lines` lines of tiles, `across` tiles of each.
 
-    The rest is the schedule of the products [tiles of a block, channels] x [channels, filters].
+    The rest is the schedule of the products [tiles of a block, channels] x [channels, panel].
     """
 
     m: int
@@ -93,10 +94,11 @@ def grid(window: Window, m: int) -> tuple[int, int]:
     return -(-window.out[1] // m), -(-window.out[2] // m)
 
 
-def places(window: Window, columns: int, schedule: Winograd, lanes: int) -> Places:
+def places(window: Window, schedule: Winograd, lanes: int) -> Places:
     """The arena's parts for blocks of so many tiles."""
     tiles, points = schedule.lines * schedule.across, schedule.side**2
-    data_apart, products_apart = (_whole_lines(tiles * wide) + APART for wide in (window.channels, columns))
+    data_apart = _whole_lines(tiles * window.channels) + APART
+    products_apart = _whole_lines(tiles * schedule.nr) + APART
     products = points * data_apart
     scratch = products + points * products_apart
     span = schedule.across * schedule.m + TAPS - 1
@@ -116,42 +118,54 @@ def _whole_lines(elements: int) -> int:
 def choose(window: Window, columns: int, cpu: CPU) -> Winograd | None:
     """The cheapest schedule by the model; None where the direct sum is hardly dearer."""
     direct = blocking.cycles(window, columns, blocking.choose(window, columns, cpu), cpu)
-    direct += _reading(window.terms * columns, cpu)
-    best: tuple[float, Winograd] | None = None
-    for m in TRANSFORMS:
-        lines, across = _block(window, columns, m, cpu)
-        product = product_window(lines * across, window.channels)
-        schedule = Winograd(
-            **msgspec.structs.asdict(blocking.choose(product, columns, cpu)),
-            m=m,
-            lines=lines,
-            across=across,
-        )
-        cost = _cost(window, columns, schedule, cpu)
-        if best is None or cost < best[0]:
-            best = cost, schedule
-    return best[1] if best and best[0] < WORTH * direct else None
+    weights = 4 * window.terms * columns
+    if weights > cpu.l2.bytes // 2:
+        direct += weights / BEYOND
+    found = [each for m in TRANSFORMS for each in _candidates(window, columns, m, cpu)]
+    costs = [_cost(window, columns, each, cpu) for each in found]
+    best = min(costs, default=direct)
+    return found[costs.index(best)] if best < WORTH * direct else None
 
 
-def _block(window: Window, columns: int, m: int, cpu: CPU) -> tuple[int, int]:
-    """Lines of tiles, and tiles of each, whose data and products stay in the second level."""
+def _candidates(window: Window, columns: int, m: int, cpu: CPU) -> Iterator[Winograd]:
+    """Schedules by blocks whose data and products stay in the second level, or of one tile."""
     height, width = grid(window, m)
-    most = max(1, cpu.l2.bytes // (4 * (m + TAPS - 1) ** 2 * (window.channels + columns)))
-    if most < width:
-        return 1, spread(width, most)[0]
-    return spread(height, most // width)[0], width
+    whole = [(lines, width) for lines in _sizes(height)]
+    for lines, across in dict.fromkeys([*whole, *((1, part) for part in _sizes(width))]):
+        tiles = lines * across
+        chosen = blocking.choose(product_window(tiles, window.channels), columns, cpu)
+        schedule = Winograd(**msgspec.structs.asdict(chosen), m=m, lines=lines, across=across)
+        near = 4 * schedule.side**2 * tiles * (window.channels + schedule.nr)
+        if near <= cpu.l2.bytes or tiles == 1:
+            if cpu.prefetch and not _stays(window, columns, schedule, cpu):
+                panel = -(-schedule.nr // len(spread(tiles, schedule.mr)))
+                schedule = msgspec.structs.replace(schedule, prefetch_panel=panel)
+            yield schedule
+
+
+def _sizes(extent: int) -> list[int]:
+    """The sizes of the larger parts of every way to cut an extent evenly."""
+    return sorted({spread(extent, most)[0] for most in range(1, extent + 1)})
+
+
+def _stays(window: Window, columns: int, schedule: Winograd, cpu: CPU) -> bool:
+    """Whether the weights stay in the second level beside a block's data and products."""
+    tiles, points = schedule.lines * schedule.across, schedule.side**2
+    elements = tiles * (window.channels + schedule.nr) + window.channels * columns
+    return 4 * points * elements <= cpu.l2.bytes
 
 
 def _cost(window: Window, columns: int, schedule: Winograd, cpu: CPU) -> float:
     """Cycles of all products and transforms, and of reading weights from beyond the second level."""
-    m, side = schedule.m, schedule.side
-    height, width = grid(window, m)
+    height, width = grid(window, schedule.m)
+    points = schedule.side**2
+    far = not _stays(window, columns, schedule, cpu)
+    reading = 4 * points * window.channels * columns / BEYOND if far else 0.0
     total = 0.0
     for lines in spread(height, schedule.lines):
         for across in spread(width, schedule.across):
             product = product_window(lines * across, window.channels)
-            total += side**2 * blocking.cycles(product, columns, schedule, cpu)
-            total += _reading(side**2 * window.channels * columns, cpu)
+            total += points * blocking.cycles(product, columns, schedule, cpu) + reading
             total += lines * _transforms(window, columns, schedule, across, cpu) / min(cpu.issue, ISSUED)
     return window.batch * total
 
@@ -165,11 +179,6 @@ def _transforms(window: Window, columns: int, schedule: Winograd, across: int, c
     return data * len(pieces(window.channels, cpu.lanes)) + results * len(pieces(columns, cpu.lanes))
 
 
-def _reading(weights: int, cpu: CPU) -> float:
-    """Cycles that so many weights take from beyond the second level, where they do not fit."""
-    return 4 * weights / BEYOND if 4 * weights > cpu.l2.bytes // 2 else 0.0
-
-
 def product_window(tiles: int, channels: int) -> Window:
     """One of the products: a row of a pixel for each tile, and one tap."""
     return Window(batch=1, size=(1, 1, tiles), channels=channels, out=(1, 1, tiles))
@@ -178,14 +187,15 @@ def product_window(tiles: int, channels: int) -> Window:
 def emit(b: Any, task: Task) -> None:
     """Emit the loops over images and blocks of tiles."""
     schedule = task.schedule
-    height, width = grid(task.window, schedule.m)
+    in_all = grid(task.window, schedule.m)
     with b.loop(0, task.window.batch) as image:
-        for top, lines in _each_part(b, height, schedule.lines):
-            for left, across in _each_part(b, width, schedule.across):
+        for top, lines in _each_part(b, in_all[0], schedule.lines):
+            for left, across in _each_part(b, in_all[1], schedule.across):
                 block = _Block(b, task, (image, top, left), (lines, across))
                 block.emit_data()
-                block.emit_products()
-                block.emit_results()
+                for column, width in contraction.each_panel(b, task.columns, schedule.nr):
+                    block.emit_products(column, width)
+                    block.emit_results(column, width)
 
 
 def _each_part(b: Any, extent: int, most: int) -> Iterator[tuple[Any, int]]:
@@ -217,7 +227,7 @@ class _Block:
         self._image, self._top, self._left = first
         self._lines, self._across = extents
         self._m, self._side = task.schedule.m, task.schedule.side
-        self._places = places(task.window, task.columns, task.schedule, b.cpu.lanes)
+        self._places = places(task.window, task.schedule, b.cpu.lanes)
         self._span = self._across * self._m + TAPS - 1
 
     # -- data ----------------------------------------------------------------------------
@@ -292,15 +302,16 @@ class _Block:
 
     # -- products ------------------------------------------------------------------------
 
-    def emit_products(self) -> None:
-        """One product for each element of a tile."""
+    def emit_products(self, column: Any, width: int) -> None:
+        """One product for each element of a tile, with a panel of filters."""
         b, task, channels = self._b, self._task, self._task.window.channels
+        panel = column * (channels * self._side**2)
         with b.loop(0, self._side**2) as point:
             contraction.emit(
                 b,
                 contraction.Product(
                     window=product_window(self._lines * self._across, channels),
-                    columns=task.columns,
+                    columns=width,
                     schedule=task.schedule,
                     image=contraction.Image(batch=0, pixel=channels),
                     x=task.arena,
@@ -309,34 +320,36 @@ class _Block:
                     packed=True,
                     epilogue=_Plain(),
                     x_offset=point * self._places.data_apart,
-                    w_offset=point * (channels * task.columns),
+                    w_offset=point * (channels * width) + panel,
                     y_offset=point * self._places.products_apart + self._places.products,
-                    y_columns=task.columns,
+                    y_columns=width,
                 ),
             )
 
     # -- results -------------------------------------------------------------------------
 
-    def emit_results(self) -> None:
+    def emit_results(self, column: Any, width: int) -> None:
         """A^T p A and the epilogue, tile by tile; no more of a partial one than is in the result."""
         b, window = self._b, self._task.window
         full, rest = divmod(window.out[2], self._m)
-        for column, lanes in _each_vector(b, self._task.columns):
+        for place, lanes in _each_vector(b, width):
             with b.loop(0, self._lines) as line:
                 for first, last, count in ((0, full, self._m), (full, full + 1, rest)):
                     if count and last > first:
                         span = b.maximum(first, self._left), b.minimum(last, self._left + self._across)
                         with b.loop(*span) as tile:
-                            self._tile(line, tile, count, column, lanes)
+                            number = line * self._across + (tile - self._left)
+                            products = number * width + place + self._places.products
+                            self._tile((line, tile), count, products, column + place, lanes)
 
-    def _tile(self, line: Any, tile: Any, count: int, column: Any, lanes: int) -> None:
+    def _tile(self, at_tile: tuple[Any, Any], count: int, products: Any, column: Any, lanes: int) -> None:
         """Along the height into scratch memory, then along the width, row by row of the result."""
         b, task, window, m, side = self._b, self._task, self._task.window, self._m, self._side
         arena, scratch = task.arena, self._places.scratch
-        place = (line * self._across + (tile - self._left)) * task.columns + column + self._places.products
+        line, tile = at_tile
         with b.loop(0, side) as number:
             values = [
-                b.let(b.load(arena, (at * side + number) * self._places.products_apart + place, lanes))
+                b.let(b.load(arena, (at * side + number) * self._places.products_apart + products, lanes))
                 for at in range(side)
             ]
             for at, value in enumerate(transform_results(b, m, values, m)):

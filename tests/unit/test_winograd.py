@@ -16,9 +16,10 @@ from kernels.models import catalog, read_model
 from kernels.pack import pack, pack_file, unpack
 from kernels.plan import Kernel, Packing
 from kernels.schedules.winograd import Winograd
-from kernels.tuning import signature_of
+from kernels.tuning import Known, Record, signature_of
 from kernels.winograd import TRANSFORMS
 from tests.unit.test_listing import conv, write
+from toolchains.bench.tuning import neighbours
 from toolchains.pipeline import Options
 from toolchains.target import all_targets, find_target
 
@@ -68,8 +69,9 @@ def test_packed_weights_are_those_of_the_definition(
     for o, c in np.ndindex(filters, channels):
         tile = matrix @ weights[o, :, :, c].astype(float) @ matrix.T
         start = o // panel * panel
-        place = start * channels + c * min(panel, filters - start) + o - start
-        found = packed[np.arange((m + 2) ** 2) * channels * filters + place]
+        width = min(panel, filters - start)
+        points = np.arange((m + 2) ** 2)
+        found = packed[(start * points.size + points * width) * channels + c * width + o - start]
         assert found == pytest.approx(tile.ravel(), rel=2.0**-24, abs=1e-9)
     with pytest.raises(ValueError, match="not undone"):
         unpack(packed, packing, weights.shape)
@@ -168,6 +170,23 @@ def by_definition(x: np.ndarray, w: np.ndarray, m: int, padding: tuple[int, ...]
                 "ih,hwno,jw->nijo", results, products, results
             )
     return np.ascontiguousarray(y[:, :height, :width])
+
+
+def test_a_search_keeps_the_algorithm_and_records_it_as_such(tmp_path: Path) -> None:
+    program = read_model(write(tmp_path, PAYS))
+    kernel = chosen(tmp_path)
+    found = neighbours(kernel, TARGET, "time")
+    assert {each["m"] for each in found} == {kernel.winograd}
+    assert {each["lines"] for each in found} > {kernel.schedule["lines"]}
+    for schedule in found[:3]:
+        record = Record(
+            kernel=signature_of(kernel), schedule=schedule, gain=1.1, by="time", cpu="", date=""
+        )
+        records = {signature_of(kernel): Known(record=record, file="f.toml")}
+        (fast,) = plan(program, TARGET, records, winograd=True).kernels
+        assert (fast.schedule, fast.record) == (schedule, "f.toml")
+        (direct,) = plan(program, TARGET, records).kernels
+        assert (direct.winograd, direct.record) == (0, "")
 
 
 def test_a_schedule_is_read_back_as_it_was(tmp_path: Path) -> None:
