@@ -30,8 +30,8 @@ ARITHMETIC = {2: 4, 4: 13}
 """Instructions of a transform along one axis, by m: that of data, which takes more than that of results."""
 ISSUED = 2
 """Instructions of a transform that begin in a cycle at most, for half of them wait for memory."""
-BEYOND = 8
-"""Bytes in a cycle that a core reads from beyond its second level."""
+BEYOND, MEMORY = 8, 2
+"""Bytes in a cycle that a core reads from its share of a third level, and from memory where it has none."""
 WORTH = 0.9
 """Less of the direct sum's time must be left, for the accuracy is less too."""
 
@@ -120,7 +120,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Winograd | None:
     direct = blocking.cycles(window, columns, blocking.choose(window, columns, cpu), cpu)
     weights = 4 * window.terms * columns
     if weights > cpu.l2.bytes // 2:
-        direct += weights / BEYOND
+        direct += weights / _stream(cpu)
     found = [each for m in TRANSFORMS for each in _candidates(window, columns, m, cpu)]
     costs = [_cost(window, columns, each, cpu) for each in found]
     best = min(costs, default=direct)
@@ -160,7 +160,7 @@ def _cost(window: Window, columns: int, schedule: Winograd, cpu: CPU) -> float:
     height, width = grid(window, schedule.m)
     points = schedule.side**2
     far = not _stays(window, columns, schedule, cpu)
-    reading = 4 * points * window.channels * columns / BEYOND if far else 0.0
+    reading = 4 * points * window.channels * columns / _stream(cpu) if far else 0.0
     total = 0.0
     for lines in spread(height, schedule.lines):
         for across in spread(width, schedule.across):
@@ -170,12 +170,20 @@ def _cost(window: Window, columns: int, schedule: Winograd, cpu: CPU) -> float:
     return window.batch * total
 
 
+def _stream(cpu: CPU) -> int:
+    return BEYOND if cpu.l3 else MEMORY
+
+
 def _transforms(window: Window, columns: int, schedule: Winograd, across: int, cpu: CPU) -> int:
-    """Instructions of the transforms of a line of tiles: loads, arithmetic, stores and loops."""
+    """Instructions of the transforms of a line of tiles: loads, arithmetic, stores and loops.
+
+    Where a load or a store cannot add an index, another instruction does.
+    """
     m, side = schedule.m, schedule.side
     span = across * m + TAPS - 1
-    data = (span + side * across) * (2 * side + ARITHMETIC[m] + 2)
-    results = across * ((side + m) * (side + m + ARITHMETIC[m] + 2) + m * m)
+    access, rest = 1 if cpu.indexed else 2, ARITHMETIC[m] + 2
+    data = (span + side * across) * (2 * side * access + rest)
+    results = across * ((side + m) * ((side + m) * access + rest) + m * m)
     return data * len(pieces(window.channels, cpu.lanes)) + results * len(pieces(columns, cpu.lanes))
 
 

@@ -85,6 +85,7 @@ def test_sizes_that_others_read_are_those_of_packed_weights(tmp_path: Path) -> N
     assert kernel.operand("w").bytes == size
     assert f"#define T_C_W_BYTES {size}\n" in header(planned, TARGET, "0")
     assert f"#define T_C_ARENA_BYTES {kernel.arena_bytes}\n" in header(planned, TARGET, "0")
+    assert "By Winograd's algorithm F(4x4, 3x3)" in header(planned, TARGET, "0")
     measured = {"t_c": Measured(code_bytes=1, constant_bytes=0, stack_bytes=0)}
     manifest = manifest_of(planned, TARGET, measured, {})
     assert manifest.kernels[0].packed_weight_bytes == size
