@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
+from kernels.operators import winograd
 from kernels.operators.base import (
     Array,
     Definition,
@@ -25,15 +26,11 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
-from kernels.operators.winograd import estimate as winograd_estimate
-from kernels.operators.winograd import suits
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
-from kernels.schedules import channels, contraction, winograd
+from kernels.schedules import channels, contraction
 from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
-from kernels.schedules.winograd import Winograd
-from kernels.schedules.winograd import choose as choose_winograd
 
 
 class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
@@ -129,13 +126,10 @@ class Convolution(Family):
         """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        fast = _fast(attributes, window, by)
-        if fast is not None:
-            return Planned(
-                schedule=fast,
-                packing={"w": _winograd_packing(window.channels, filters, fast)},
-                arena_bytes=4 * winograd.places(window, fast, by.cpu.lanes).end,
-            )
+        if attributes.groups == 1 and attributes.x_layout == "channels_last":
+            fast = winograd.planned(window, filters, by)
+            if fast is not None:
+                return fast
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = _packing(shapes["w"], schedule.nr, attributes.groups)
         return Planned(schedule=schedule, packing={"w": packing})
@@ -146,19 +140,7 @@ class Convolution(Family):
         window = _flattened(self._window(attributes, kernel.operand("x").shape), attributes)
         filters = attributes.filters // attributes.groups
         if kernel.winograd:
-            winograd.emit(
-                b,
-                winograd.Task(
-                    window=window,
-                    columns=filters,
-                    schedule=msgspec.convert(kernel.schedule, Winograd),
-                    x=b.buffers["x"],
-                    w=b.buffers["w"],
-                    y=b.buffers["y"],
-                    arena=b.buffers["arena"],
-                    epilogue=epilogue,
-                ),
-            )
+            winograd.emit(b, kernel, window, epilogue)
             return
         with b.loop(0, attributes.groups) as group:
             contraction.emit(
@@ -186,7 +168,7 @@ class Convolution(Family):
         if not kernel.winograd:
             return direct
         window = self._window(msgspec.convert(kernel.attributes, ConvAttributes), kernel.operand("x").shape)
-        return winograd_estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
+        return winograd.estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """One matrix product in float64 for each tap and group."""
@@ -214,28 +196,6 @@ def _packing(w: Shape, panel: int, groups: int = 1) -> Packing:
     """Filters last, in panels; groups one after the other."""
     axes = tuple(range(1, len(w)))
     return Packing(permute=(*axes, 0), rows=prod(w[1:]), columns=w[0], panel=panel, groups=groups)
-
-
-def _fast(attributes: ConvAttributes, window: Window, by: Scheduler) -> Winograd | None:
-    """The schedule of Winograd's algorithm, if it is allowed, can compute this, and pays."""
-    plain = attributes.groups == 1 and attributes.x_layout == "channels_last"
-    if not (by.winograd and plain and suits(window)):
-        return None
-    if by.tuned_winograd is not None:
-        return msgspec.convert(by.tuned_winograd, Winograd)
-    return choose_winograd(window, attributes.filters, by.cpu)
-
-
-def _winograd_packing(channels_in: int, filters: int, schedule: Winograd) -> Packing:
-    """A matrix [channels, filters] in panels for each element of a tile."""
-    return Packing(
-        permute=(1, 2, 3, 0),
-        rows=channels_in,
-        columns=filters,
-        panel=schedule.nr,
-        groups=1,
-        winograd=schedule.m,
-    )
 
 
 def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:

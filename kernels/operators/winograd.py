@@ -1,4 +1,4 @@
-"""What Winograd's algorithm computes of a convolution, and how far it may be from the sum.
+"""A convolution by Winograd's algorithm: where it suits, and how far it may be from the sum.
 
 Its error is larger than that of the direct sum: whoever switches it on trades accuracy for
 speed, within the bound stated here.
@@ -6,10 +6,16 @@ speed, within the bound stated here.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 
-from kernels.operators.base import Array, Estimate
+from kernels.operators.base import Array, Epilogue, Estimate, Planned, Scheduler
+from kernels.plan import Kernel, Packing
+from kernels.schedules import winograd
 from kernels.schedules.tiles import Window
+from kernels.schedules.tiling import Winograd, choose, places
 from kernels.winograd import TAPS, TRANSFORMS, Matrix, along
 
 
@@ -19,6 +25,49 @@ def suits(window: Window) -> bool:
         window.size[0] == 1
         and window.kernel == (1, TAPS, TAPS)
         and window.stride == window.dilation == (1, 1, 1)
+    )
+
+
+def planned(window: Window, filters: int, by: Scheduler) -> Planned | None:
+    """The algorithm's plan, where it is allowed, can compute this, and pays."""
+    if not (by.winograd and suits(window)):
+        return None
+    if by.tuned_winograd is not None:
+        schedule = msgspec.convert(by.tuned_winograd, Winograd)
+    else:
+        found = choose(window, filters, by.cpu)
+        if found is None:
+            return None
+        schedule = found
+    packing = Packing(
+        permute=(1, 2, 3, 0),
+        rows=window.channels,
+        columns=filters,
+        panel=schedule.nr,
+        groups=1,
+        winograd=schedule.m,
+    )
+    return Planned(
+        schedule=schedule,
+        packing={"w": packing},
+        arena_bytes=4 * places(window, schedule, by.cpu.lanes).end,
+    )
+
+
+def emit(b: Any, kernel: Kernel, window: Window, epilogue: Epilogue) -> None:
+    """Emit the body of a kernel that was planned so."""
+    winograd.emit(
+        b,
+        winograd.Task(
+            window=window,
+            columns=kernel.output.shape[-1],
+            schedule=msgspec.convert(kernel.schedule, Winograd),
+            x=b.buffers["x"],
+            w=b.buffers["w"],
+            y=b.buffers["y"],
+            arena=b.buffers["arena"],
+            epilogue=epilogue,
+        ),
     )
 
 

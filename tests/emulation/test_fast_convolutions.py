@@ -13,7 +13,7 @@ from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.program import Program
 from kernels.schedules import blocking
-from kernels.schedules.winograd import Winograd, product_window
+from kernels.schedules.tiling import Winograd, product_window
 from kernels.tuning import WINOGRAD, Record, RecordFile, signature_of, text
 from tests.emulation.test_operators import NOT_HERE, STACK_BYTES
 from toolchains.pipeline import Options, build

@@ -15,7 +15,7 @@ from kernels.manifest import Measured, manifest_of
 from kernels.models import catalog, read_model
 from kernels.pack import pack, pack_file, unpack
 from kernels.plan import Kernel, Packing
-from kernels.schedules.winograd import Winograd
+from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, signature_of
 from kernels.winograd import TRANSFORMS
 from tests.unit.test_listing import conv, write

@@ -22,7 +22,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
 from kernels.schedules.blocking import Contraction
-from kernels.schedules.winograd import Winograd
+from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
