@@ -88,6 +88,17 @@ def _fitting(columns: int, cpu: CPU) -> Iterator[tuple[int, int]]:
             yield mr, nr
 
 
+def cycles(window: Window, columns: int, schedule: Contraction, cpu: CPU) -> float:
+    """The model's estimate of all steps of a contraction; taps outside the image take none."""
+    tile = schedule.mr, schedule.nr, schedule.ku
+    line, _ = _tile_cost(window, columns, tile, cpu)
+    steps = [
+        sum(high - low for low, high in (window.taps(axis, place) for place in range(extent)))
+        for axis, extent in enumerate(window.out)
+    ]
+    return window.batch * prod(steps) * window.channels * line / window.out[2]
+
+
 def _registers(width: int, cpu: CPU) -> int:
     return sum(cpu.registers_of(part) for _, part in pieces(width, cpu.lanes))
 

@@ -18,6 +18,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
 from kernels.schedules.blocking import Contraction
+from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
@@ -64,8 +65,9 @@ def tune(
     """
     path = folder / f"{target.name}.toml"
     done = options.build / "tune" / f"{target.name}.json"
-    kernels = [kernel for kernel in make_plan(program, target).kernels if "mr" in kernel.schedule]
-    kernels = [kernel for kernel in kernels if set(kernel.schedule) == set(Contraction.__struct_fields__)]
+    searched = [set(kind.__struct_fields__) for kind in (Contraction, Winograd)]
+    plan = make_plan(program, target, winograd=options.winograd)
+    kernels = [kernel for kernel in plan.kernels if set(kernel.schedule) in searched]
     tried = _tried(done)
     with find_judge(target, options, host) as judge:
         surroundings = digest(code_digest("kernels"), judge.by, judge.cpu)
@@ -130,6 +132,7 @@ def _changes(base: Tuned, target: Target, by: By) -> Iterator[Tuned]:
     if by == "time":
         yield from _blocks(base)
         yield from _waiting(base, target)
+        yield from _blocks_of_tiles(base)
 
 
 def _tiles(base: Tuned, target: Target) -> Iterator[Tuned]:
@@ -173,13 +176,21 @@ def _waiting(base: Tuned, target: Target) -> Iterator[Tuned]:
             yield {"mr": mr, "nr": nr, "mc": mc, "prefetch_panel": lines}
 
 
+def _blocks_of_tiles(base: Tuned) -> Iterator[Tuned]:
+    """Of Winograd's algorithm: blocks of half and twice as many lines of tiles."""
+    lines = int(base.get("lines", 0))
+    for other in (lines // 2, 2 * lines):
+        if other:
+            yield {"lines": other}
+
+
 def _search(
     program: Program, kernel: Kernel, target: Target, options: pipeline.Options, judge: Judge
 ) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     schedules = neighbours(kernel, target, judge.by)
     with tempfile.TemporaryDirectory() as folder:
-        plan = _candidates(program, kernel, schedules, target)
+        plan = _candidates(program, kernel, schedules, target, options)
         candidates = Candidates(plan=plan, place=Path(folder))
         pipeline.make(plan, target, options, candidates.place, Progress(quiet=True))
         own, *others = candidates.names
@@ -201,13 +212,16 @@ def _search(
     )
 
 
-def _candidates(program: Program, kernel: Kernel, schedules: list[Tuned], target: Target) -> Plan:
+def _candidates(
+    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
+) -> Plan:
     """The kernel by the model's schedule and by each of the others, as kernels of one library."""
     signature = signature_of(kernel)
     found = [kernel]
     for number, schedule in enumerate(schedules, 1):
         record = Record(kernel=signature, schedule=schedule, gain=1.0, by="time", cpu="", date="")
-        plan = make_plan(program, target, {signature: Known(record=record, file="")})
+        known = {signature: Known(record=record, file="")}
+        plan = make_plan(program, target, known, winograd=options.winograd)
         made = next(each for each in plan.kernels if each.name == kernel.name)
         found.append(
             msgspec.structs.replace(
