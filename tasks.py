@@ -301,7 +301,7 @@ def _prepare(
     arch: str, model: str, engine: str, jobs: int, out: str, verbose: bool, records: str = ""
 ) -> Any:
     from toolchains.engines.choose import choose_engine
-    from toolchains.pipeline import Options
+    from toolchains.making import Options
 
     if not arch:
         raise UsageError(f"say which target: --arch {', --arch '.join(all_targets())}, or --arch all")

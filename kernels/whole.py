@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -42,6 +43,46 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Array]
     normwise: float = NORMWISE
     relative: float = 0.0
+
+
+def digest(reference: Reference) -> str:
+    """SHA-256 of all that a judgement depends on."""
+    total = hashlib.sha256()
+    for kind, arrays in (("in", reference.inputs), ("out", reference.outputs)):
+        for name, array in arrays.items():
+            total.update(f"{kind} {name} {array.dtype} {array.shape}\0".encode())
+            total.update(np.ascontiguousarray(array).data)
+    total.update(f"{reference.source} {reference.normwise} {reference.relative}".encode())
+    return total.hexdigest()
+
+
+def save(reference: Reference, path: Path) -> None:
+    """Keep a reference in a file, so that a check can be made again."""
+    arrays: dict[str, Array] = {"source": np.array(reference.source)}
+    arrays["tolerances"] = np.array([reference.normwise, reference.relative])
+    for kind, named in (("in", reference.inputs), ("out", reference.outputs)):
+        arrays[f"{kind}.names"] = np.array(list(named))
+        arrays |= {f"{kind}.{number}": array for number, array in enumerate(named.values())}
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def load(path: Path) -> Reference:
+    """A reference that was saved; OSError or ValueError if it is none."""
+    with np.load(path, allow_pickle=False) as kept:
+
+        def named(kind: str) -> dict[str, Array]:
+            names = kept[f"{kind}.names"]
+            return {str(name): kept[f"{kind}.{number}"] for number, name in enumerate(names)}
+
+        normwise, relative = (float(value) for value in kept["tolerances"])
+        return Reference(
+            source=str(kept["source"]),
+            inputs=named("in"),
+            outputs=named("out"),
+            normwise=normwise,
+            relative=relative,
+        )
 
 
 def draw_inputs(network: Network) -> dict[str, Array]:

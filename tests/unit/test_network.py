@@ -18,7 +18,7 @@ from kernels.names import identifier
 from kernels.pack import unpack
 from kernels.plan import Operand, Place, Plan
 from kernels.program import Network, Role
-from tests.networks import Sketch, branching
+from tests.sketches import Sketch, branching
 from toolchains.target import Target, all_targets, find_target
 
 TARGET = find_target("riscv64")

@@ -34,6 +34,7 @@ from toolchains.bench.results import (
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.making import Options
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target, all_targets
@@ -101,7 +102,7 @@ def environment(target: Target) -> dict[str, str]:
 def measure_set(
     chosen: Set,
     target: Target,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -161,7 +162,7 @@ def measure_set(
 def bench_here(
     target: Target,
     sets: Mapping[str, Set],
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -179,7 +180,7 @@ def bench_here(
     return TargetFigures(host=host_of(machine), sets=found, missing=machine.missing)
 
 
-def count_instructions(target: Target, options: pipeline.Options, progress: Progress) -> TargetFigures:
+def count_instructions(target: Target, options: Options, progress: Progress) -> TargetFigures:
     """Instructions for each floating-point operation of a few products, under QEMU."""
     program = read_model(COUNTED)
     report = pipeline.build(program, target, options, progress).report
@@ -229,7 +230,7 @@ def own_target() -> str:
 def bench(
     targets: Sequence[Target],
     words: str,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,

@@ -19,11 +19,11 @@ from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
 from kernels.schedules.blocking import Contraction
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
-from toolchains import pipeline
 from toolchains.archive import write_whole
 from toolchains.bench.judges import By, Candidates, Judge, find_judge
 from toolchains.bench.results import today
 from toolchains.cache import code_digest, digest
+from toolchains.making import Options, make
 from toolchains.progress import Progress
 from toolchains.target import Target
 
@@ -50,7 +50,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 def tune(
     program: Program,
     target: Target,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     folder: Path,
     heard: Callable[[Found], None],
@@ -159,15 +159,13 @@ def _blocks(base: Tuned) -> Iterator[Tuned]:
         yield {"prefetch_panel": lines, "prefetch_image": image}
 
 
-def _search(
-    program: Program, kernel: Kernel, target: Target, options: pipeline.Options, judge: Judge
-) -> Found:
+def _search(program: Program, kernel: Kernel, target: Target, options: Options, judge: Judge) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     schedules = neighbours(kernel, target, judge.by)
     with tempfile.TemporaryDirectory() as folder:
         plan = _candidates(program, kernel, schedules, target)
         candidates = Candidates(plan=plan, place=Path(folder))
-        pipeline.make(plan, target, options, candidates.place, Progress(quiet=True))
+        make(plan, target, options, candidates.place, Progress(quiet=True))
         own, *others = candidates.names
         costs = judge.costs(candidates, candidates.names)
         if judge.by == "time":
