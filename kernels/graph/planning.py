@@ -43,20 +43,20 @@ def _kernel(
     family = find_family(leading.kind)
     operands: list[Operand] = []
 
-    def operand(tensor: Tensor, role: str) -> str:
-        short = tensor.name.removeprefix(f"{name}.")
+    def operand(tensor: Tensor, short: str, role: str) -> None:
         operands.append(
             Operand(name=short, role=role, shape=tensor.shape, layout=tensor.layout, dtype=tensor.dtype)
         )
-        return short
 
-    for given in map(program.tensor, leading.inputs):
-        operand(given, "weight" if given.role is Role.CONSTANT else "input")
+    *names, result = leading.operands
+    for given, short in zip(map(program.tensor, leading.inputs), names, strict=True):
+        operand(given, short, "weight" if given.role is Role.CONSTANT else "input")
     steps = []
     for operator in fused:
         second = [program.tensor(given) for given in operator.inputs[1:]]
         for tensor in second:
-            operand(tensor, "bias" if tensor.role is Role.CONSTANT else "residual")
+            role = "bias" if tensor.role is Role.CONSTANT else "residual"
+            operand(tensor, role, role)
         steps.append(
             Step(
                 kind=operator.kind,
@@ -64,7 +64,7 @@ def _kernel(
                 operand=operands[-1].name if second else "",
             )
         )
-    operand(program.tensor(operators[-1].outputs[0]), "output")
+    operand(program.tensor(operators[-1].outputs[0]), result, "output")
 
     attributes = msgspec.convert(leading.attributes, family.attributes)
     shapes = {o.name: o.shape for o in operands}
