@@ -22,8 +22,10 @@ from kernels.operators.base import (
 )
 from kernels.operators.elementary import exp, log
 from kernels.operators.elementwise import OneInput
+from kernels.operators.node import Node, axis_of, real, reshaped
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
+from kernels.program import Tensor
 from kernels.schedules import channels
 
 
@@ -174,3 +176,22 @@ class LogSoftmax(Softmax):
 
 
 FAMILIES = (Softmax(), LogSoftmax())
+
+
+LAST_TO_FLATTEN = 12
+"""The last opset in which everything from the axis on is one row."""
+
+
+def _softmax(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    kind = "softmax" if node.op == "Softmax" else "log_softmax"
+    if node.opset > LAST_TO_FLATTEN:
+        axis = axis_of(node, node.attribute("axis", -1), len(x.shape))
+        return node.call(kind, {"x": x}, {"axis": axis})
+    axis = axis_of(node, node.attribute("axis", 1), len(x.shape))
+    rows = reshaped(node, x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
+    return reshaped(node, node.call(kind, {"x": rows}, {"axis": -1}), x.shape)
+
+
+ONNX = {"Softmax": _softmax, "LogSoftmax": _softmax}
