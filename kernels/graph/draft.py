@@ -33,9 +33,9 @@ class Draft:
 
     @classmethod
     def of(cls, network: Network) -> Draft:
-        """The tensors and constants of a network, and no operators yet."""
+        """What a network begins and ends with: inputs, constants and outputs, and no operators yet."""
         draft = cls(network.program.name, network.program.source)
-        draft.tensors = {tensor.name: tensor for tensor in network.program.tensors}
+        draft.tensors = {t.name: t for t in network.program.tensors if t.role is not Role.INTERNAL}
         draft.constants = dict(network.constants)
         return draft
 

@@ -37,6 +37,8 @@ def load(path: Path, dims: Mapping[str, int]) -> onnx.ModelProto:
     _sizes(path, model.graph.initializer)
     _order(path, model)
     _external(path, model)
+    if any(not value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        model = shape_inference.infer_shapes(model)  # the checker wants shapes, which exporters leave out
     try:
         checker.check_model(model)
         if model.functions:

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
 from kernels.models import onnx_constants, onnx_file
-from kernels.models.names import identifier
+from kernels.names import identifier
 from kernels.operators import importers
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 

@@ -39,6 +39,11 @@ from kernels.schedules import channels, contraction
 from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
 
+NCHW_SEEN_LAST = (0, 2, 3, 1)
+"""Axes of NCHW in the order NHWC."""
+MOST_PLANES = 8
+"""Of an NCHW image: each is a stream of its own through the cache."""
+
 
 class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
     """`filters` is the number of output channels; `x_layout` NCHW is for a network's border."""
@@ -115,6 +120,15 @@ class Convolution(Family):
                 role=Role.OUTPUT,
             ),
         )
+
+    def absorbed(self, attributes: ConvAttributes, operand: str, permute: Shape, x: Tensor) -> Any:
+        """The few channels of a network's own image, as they come."""
+        first = operand == "x" and permute == NCHW_SEEN_LAST and x.role is Role.INPUT
+        if not first or attributes.x_layout == "NCHW" or len(x.shape) != len(permute):
+            return None
+        if x.shape[1] > MOST_PLANES:
+            return None
+        return msgspec.structs.replace(attributes, x_layout="NCHW")
 
     def flops(self, attributes: ConvAttributes, shapes: Shapes) -> int:
         """Two for each element of the result, tap and input channel; padding is counted."""

@@ -18,6 +18,7 @@ from kernels.operators.base import (
     Family,
     Planned,
     Scheduler,
+    Shape,
     Shapes,
     positive,
 )
@@ -75,6 +76,16 @@ class Gemm(Family):
             ),
             output=Tensor(name="c", shape=(*batch, m, n), role=Role.OUTPUT),
         )
+
+    def absorbed(self, attributes: GemmAttributes, operand: str, permute: Shape, x: Tensor) -> Any:
+        """A matrix the other way round."""
+        rank = len(permute)
+        if permute != (*range(rank - 2), rank - 1, rank - 2):
+            return None
+        a, b = attributes.transpose
+        other = {"n": "t", "t": "n"}
+        words: dict[str, Transpose] = {"nn": "nn", "nt": "nt", "tn": "tn", "tt": "tt"}
+        return GemmAttributes(transpose=words[other[a] + b if operand == "a" else a + other[b]])
 
     def flops(self, attributes: GemmAttributes, shapes: Shapes) -> int:
         """2 m n k, for each product of a batch."""

@@ -63,6 +63,10 @@ class Lrn(Family):
         positive("attributes.size", (entry.attributes.size,))
         return from_one_input(entry.attributes, shape, shape)
 
+    def carried(self, attributes: LrnAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Where the channels stay the last axis."""
+        return attributes if axes.get(rank - 1) == len(shape) - 1 else None
+
     def flops(self, attributes: LrnAttributes, shapes: Shapes) -> int:
         """Two for each element and neighbour, and five for each element."""
         return (2 * attributes.size + 5) * prod(shapes["x"])

@@ -143,6 +143,19 @@ class Slice(Movement):
             for start, end, step in zip(attributes.starts, attributes.ends, steps, strict=True)
         )
 
+    def carried(self, attributes: SliceAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """The same parts of the same axes; axes that are not cut may lie in any way."""
+        steps = attributes.steps or (1,) * rank
+        bounds = [(0, extent, 1) for extent in shape]
+        for axis, bound in enumerate(zip(attributes.starts, attributes.ends, steps, strict=True)):
+            place = axes.get(axis)
+            if place is not None:
+                bounds[place] = bound
+            elif bound[0] or bound[2] > 1:
+                return None
+        starts, ends, steps = zip(*bounds, strict=True)
+        return SliceAttributes(starts=starts, ends=ends, steps=steps)
+
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy, from the first element on."""
         attributes = msgspec.convert(kernel.attributes, SliceAttributes)
@@ -191,6 +204,17 @@ class Pad(Movement):
         if min(*attributes.before, *attributes.after) < 0:
             raise InputError("before and after must not be negative", key="attributes.before")
         return tuple(map(sum, zip(attributes.before, shape, attributes.after, strict=True)))
+
+    def carried(self, attributes: PadAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Around the same axes; those without a border may lie in any way."""
+        before, after = [0] * len(shape), [0] * len(shape)
+        for axis, border in enumerate(zip(attributes.before, attributes.after, strict=True)):
+            place = axes.get(axis)
+            if place is not None:
+                before[place], after[place] = border
+            elif any(border):
+                return None
+        return PadAttributes(before=tuple(before), after=tuple(after), value=attributes.value)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """The constant everywhere, then x."""
@@ -254,6 +278,13 @@ class Concat(Movement):
             raise InputError(f"inputs may differ along axis {axis} alone", key="inputs")
         total = sum(shape[axis] for shape in shapes)
         return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+
+    def carried(
+        self, attributes: ConcatAttributes, rank: int, axes: Mapping[int, int], shape: Shape
+    ) -> Any:
+        """Along the same axis, wherever it lies."""
+        axis = axes.get(attributes.axis % rank)
+        return None if axis is None else ConcatAttributes(axis=axis)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy for each input."""

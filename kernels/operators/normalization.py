@@ -17,6 +17,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
+    Shape,
     Shapes,
     positive,
 )
@@ -67,6 +68,7 @@ class _Normalization(Family):
 
     entry: ClassVar[type[Any]] = NormEntry
     attributes: ClassVar[type[Any]] = EpsilonAttributes
+    weights = frozenset({"scale", "shift"})
     shifted = True
     """Whether there is a shift beside the scale."""
 
@@ -82,6 +84,10 @@ class _Normalization(Family):
             ),
             output=Tensor(name="y", shape=shape, role=Role.OUTPUT),
         )
+
+    def carried(self, attributes: Any, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Where the channels stay the last axis."""
+        return attributes if axes.get(rank - 1) == len(shape) - 1 else None
 
     def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Eight for each element: mean, difference, square, sum, scaling, shift."""
@@ -162,6 +168,10 @@ class GroupNorm(_Normalization):
                 key="attributes.groups",
             )
         return super().define(entry)
+
+    def carried(self, attributes: Any, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """The images must stay apart, and the groups in one."""
+        return None
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Three passes over each image and group: mean, variance, result."""

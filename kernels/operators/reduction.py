@@ -76,6 +76,13 @@ class Reduction(Family):
             kept = [extent for axis, extent in enumerate(shape) if axis not in axes] or [1]
         return from_one_input(entry.attributes, shape, tuple(kept))
 
+    def carried(self, attributes: AxesAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Over the same axes, wherever they lie, if they stay."""
+        found = [axes.get(axis) for axis in normalized(attributes.axes, rank)]
+        if None in found or not attributes.keepdims:
+            return None
+        return AxesAttributes(axes=tuple(sorted(axis for axis in found if axis is not None)))
+
     def flops(self, attributes: AxesAttributes, shapes: Shapes) -> int:
         """One for each element of the input."""
         return prod(shapes["x"])

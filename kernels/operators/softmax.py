@@ -16,6 +16,7 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
+    Shape,
     Shapes,
     from_one_input,
     positive,
@@ -60,6 +61,11 @@ class Softmax(Family):
     def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Five for each element: maximum, difference, exponential, sum, scaling."""
         return 5 * prod(shapes["x"])
+
+    def carried(self, attributes: AxisAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Along the same axis, wherever it lies."""
+        axis = axes.get(attributes.axis % rank)
+        return None if axis is None else AxisAttributes(axis=axis)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Rows that are contiguous are folded across lanes; others stand side by side in lanes."""
