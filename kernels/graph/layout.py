@@ -225,7 +225,7 @@ class _Layout:
             return self._shaped(tensor, view.shape, name)
         key = tensor.name, *view.key
         if key not in self._stored:
-            stored, _, permute = view.runs
+            stored, permute = _moves(tensor.shape, view)
             if tensor.role is Role.CONSTANT:
                 value = self.draft.constants[tensor.name].reshape(stored).transpose(permute)
                 self._stored[key] = self.draft.constant(
@@ -275,6 +275,21 @@ class _Layout:
                 attributes={"shape": result.shape},
             )
         )
+
+
+def _moves(shape: Shape, view: View) -> tuple[Shape, Shape]:
+    """A shape for the stored elements, and the permutation of its axes that the view is.
+
+    The tensor's own shape, if its axes are permuted as a whole; else the fewest axes.
+    """
+    permute = view.arrangement()
+    if (
+        permute is not None
+        and tuple(view.shape[permute.index(axis)] for axis in range(len(permute))) == shape
+    ):
+        return shape, permute
+    stored, _, permute = view.runs
+    return stored, permute
 
 
 def shape_of(operator: Operator, key: str) -> Shape:
