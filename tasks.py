@@ -126,7 +126,7 @@ def models(c: Context) -> None:
     for heading in ("model", "kernels", "calls", "source"):
         table.add_column(heading, overflow="fold")
     for name, path in model_files.catalog().items():
-        program = model_files.read_model(path)
+        program = model_files.read_listing(path)
         leading = {op.group: op.count for op in program.operators}
         default = " (default)" if name == model_files.DEFAULT else ""
         table.add_row(name + default, str(len(leading)), str(sum(leading.values())), program.source)

@@ -1,9 +1,9 @@
-"""C identifiers from a model's own names, which may be any text."""
+"""C identifiers from the names of models, nodes and tensors, which may be any text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from kernels.errors import InputError
 
@@ -17,34 +17,42 @@ WORDS = """
     unsigned using virtual void volatile wchar_t while xor xor_eq linux unix"""
 KEYWORDS = frozenset(WORDS.split())
 """Words that are no names in C or C++, and two that GNU's compilers define away."""
-LONGEST = 200
-"""Characters of an identifier; what is longer is cut."""
+RESERVED = KEYWORDS | {"run", "weights", "inputs", "outputs"}
+"""Those, and what follows the library's name in symbols and types of the whole network."""
+LONGEST = 48
 
 
-def identifier(name: str) -> str:
-    """The name with all that C does not allow in an identifier replaced by underscores."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)[:LONGEST]
-    if not re.match(r"[A-Za-z]", plain):
-        plain = f"t{plain}" if plain.startswith("_") else f"t_{plain}"
-    return f"{plain}_" if plain in KEYWORDS else plain
+def identifier(name: str, longest: int = LONGEST) -> str:
+    """The name as a C identifier: other characters become underscores."""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:longest].strip("_") or "x"
+    return f"n{word}" if word[0].isdigit() else word
 
 
-def distinct(names: Collection[str], what: str) -> dict[str, str]:
-    """Each name's identifier; InputError where two names of `what` become the same."""
+def identifiers(names: Iterable[str]) -> dict[str, str]:
+    """An identifier for each name, none twice, whatever the case of its letters."""
+    taken = set(RESERVED)
+    numbers: dict[str, int] = {}
     found: dict[str, str] = {}
     for name in names:
-        given = identifier(name)
-        if given in found:
-            raise InputError(f"{what} '{found[given]}' and '{name}' would both be '{given}' in C")
-        found[given] = name
-    return {name: given for given, name in found.items()}
+        base = word = identifier(name)
+        while word.lower() in taken:
+            numbers[base] = numbers.get(base, 1) + 1
+            word = f"{base}_{numbers[base]}"
+        taken.add(word.lower())
+        found[name] = word
+    return found
 
 
-def unique(name: str, taken: Collection[str]) -> str:
-    """An identifier for the name, numbered if it is taken (in upper case) already."""
-    plain = identifier(name)
-    number, given = 1, plain
-    while given.upper() in taken:
-        number += 1
-        given = f"{plain}_{number}"
-    return given
+def members(names: Collection[str], what: str) -> dict[str, str]:
+    """Each name's identifier in a structure, where a number that was made up would only confuse.
+
+    InputError where two of the names of `what` become the same.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        word = identifier(name, len(name))
+        word = f"{word}_" if word in KEYWORDS else word
+        if word in found:
+            raise InputError(f"{what} '{found[word]}' and '{name}' would both be '{word}' in C")
+        found[word] = name
+    return {name: word for word, name in found.items()}

@@ -12,15 +12,11 @@ from kernels.graph.memory import arrange, lower_bound
 from kernels.graph.planning import Bound, bind, grouped, plan_kernel
 from kernels.graph.storage import Storage, store
 from kernels.graph.weights import lay_weights
-from kernels.names import distinct, unique
+from kernels.names import identifiers, members
 from kernels.plan import Call, Kernel, NetworkPlan, Place, Plan, Port, WeightsMode
 from kernels.program import Network, Program, Role
 from kernels.tuning import Known
 from toolchains.target import Target
-
-RESERVED = ("RUN", "WEIGHTS", "INPUTS", "OUTPUTS")
-"""Names that no kernel may have, in upper case: symbols and types of the network itself."""
-
 
 ADDRESSABLE = {32: (1 << 31) - 1, 64: (1 << 63) - 1}
 """Bytes of one block of memory by the width of a pointer, with a sign to spare."""
@@ -103,17 +99,18 @@ def _steps(
     """Every call with its kernel: one for all that compute the same, named after the first."""
     steps: list[Pending] = []
     kernels: dict[bytes, Kernel] = {}
-    taken = set(RESERVED)
-    kept = [operator for operator in program.operators if not storage.is_alias(operator)]
-    for operators in grouped(kept):
+    groups = grouped([operator for operator in program.operators if not storage.is_alias(operator)])
+    labels = [operators[0].group or operators[0].name for operators in groups]
+    first = {label: number for number, label in reversed(list(enumerate(labels)))}
+    labels = [label if first[label] == n else f"{label} {n}" for n, label in enumerate(labels)]
+    names = identifiers(labels)
+    for label, operators in zip(labels, groups, strict=True):
         bound = bind(program, operators)
         leading = bound.leading
         alike = msgspec.json.encode((leading.kind, leading.attributes, bound.operands, bound.steps))
         if alike not in kernels:
-            name = unique(leading.group or leading.name, taken)
-            taken.add(name.upper())
             try:
-                kernels[alike] = plan_kernel(program, target, name, bound, records)
+                kernels[alike] = plan_kernel(program, target, names[label], bound, records)
             except InputError as error:
                 raise InputError(f"node '{leading.name}' ({leading.kind}): {error}") from error
         steps.append(Pending(node=leading.name, kernel=kernels[alike], tensors=bound.tensors))
@@ -131,7 +128,7 @@ def _require_constants(storage: Storage, step: Pending, bound: Bound) -> None:
 
 def _ports(program: Program, role: Role) -> tuple[Port, ...]:
     tensors = [tensor for tensor in program.tensors if tensor.role is role]
-    names = distinct([tensor.name for tensor in tensors], f"the {role}s")
+    names = members([tensor.name for tensor in tensors], f"the {role}s")
     return tuple(
         Port(
             name=tensor.name,

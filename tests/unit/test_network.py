@@ -14,7 +14,7 @@ from kernels import check, whole
 from kernels.errors import InputError
 from kernels.graph.network import plan_network
 from kernels.graph.weights import packed_weights
-from kernels.names import identifier
+from kernels.names import members
 from kernels.pack import unpack
 from kernels.plan import Operand, Place, Plan
 from kernels.program import Network, Role
@@ -125,7 +125,7 @@ def networks(draw: st.DrawFn) -> Network:
             values.append(
                 s.operator(name, "gemm", {"a": a, "b": w}, group=f"g{number}", m=4, n=6, k=6, weights=["b"])
             )
-    made = [value for value in values[3:] if not value.startswith("flat")]
+    made = values[3:]
     outputs = draw(st.lists(st.sampled_from(made), min_size=1, max_size=3, unique=True)) if made else []
     if not outputs:
         outputs = [
@@ -198,12 +198,11 @@ def test_weights_that_are_computed_are_refused_with_their_node() -> None:
         plan_network(s.network(y=y), TARGET)
 
 
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [("data_0", "data_0"), ("x:0", "x_0"), ("0", "t_0"), ("_x", "t_x"), ("float", "float_"), ("é", "t_")],
-)
-def test_names_become_identifiers(name: str, given: str) -> None:
-    assert identifier(name) == given
+def test_names_of_tensors_become_members() -> None:
+    given = {"data_0": "data_0", "x:0": "x_0", "0": "n0", "_y": "y", "float": "float_", "é": "x"}
+    assert members(list(given), "the inputs") == given
+    long = "/".join(["StatefulPartitionedCall"] * 9)
+    assert members([f"{long}/1", f"{long}/2"], "the inputs")[f"{long}/2"].endswith("Call_2")
 
 
 def test_kernels_never_take_the_networks_own_symbols() -> None:

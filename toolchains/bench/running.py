@@ -15,7 +15,7 @@ import msgspec
 
 from kernels.errors import CheckFailedError, EngineError, MissingToolError, UsageError, did_you_mean
 from kernels.graph.planning import plan as make_plan
-from kernels.models import catalog, read_model
+from kernels.models import catalog, read_listing
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
 from toolchains.bench.contest import OURS, ContestRequest, Machine, Measured
@@ -110,7 +110,7 @@ def measure_set(
     heard: Callable[[Kernel, Measured], None] = lambda *_: None,
 ) -> tuple[Machine, list[tuple[Kernel, Measured]]]:
     """Build the set's library and measure its kernels; EngineError if the contest fails."""
-    program = read_model(chosen.model)
+    program = read_listing(chosen.model)
     built = pipeline.build(program, target, options, progress)
     if built.report.failed():
         raise EngineError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
@@ -182,7 +182,7 @@ def bench_here(
 
 def count_instructions(target: Target, options: Options, progress: Progress) -> TargetFigures:
     """Instructions for each floating-point operation of a few products, under QEMU."""
-    program = read_model(COUNTED)
+    program = read_listing(COUNTED)
     report = pipeline.build(program, target, options, progress).report
     flops = {kernel.name: kernel.flops for kernel in make_plan(program, target).kernels}
     emulated = target.qemu.cpus[0] if target.qemu.cpus else ""

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from rich.table import Table
 
 from kernels.errors import EngineError, KernfitError
-from kernels.models import catalog, read_model
+from kernels.models import catalog, read_listing
 from kernels.plan import Plan
 from toolchains import pipeline
 from toolchains.bench.emulated import LIBRARIES, sysroot
@@ -71,9 +71,9 @@ class Size(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def measure(target: Target, options: Options, progress: Progress) -> Size:
     """Build what is to be measured; weights and zeroed memory do not count."""
-    built = pipeline.build(read_model(catalog()["resnet50"]), target, options, progress)
+    built = pipeline.build(read_listing(catalog()["resnet50"]), target, options, progress)
     library = sum(k.code_bytes + k.constant_bytes for k in built.manifest.kernels)
-    one = read_model(ONE)
+    one = read_listing(ONE)
     kernel = pipeline.build(one, target, options, progress).manifest.kernels[0]
     place = options.build / target.name / one.name
     plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
