@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import KernfitError, UsageError
+from kernels.models.oracle import Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network, Program
 from toolchains.making import Options
@@ -57,11 +58,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_all(
-    models: Sequence[Model], targets: Sequence[Target], options: Options, progress: Progress
+    models: Sequence[Model],
+    targets: Sequence[Target],
+    options: Options,
+    progress: Progress,
+    oracles: Mapping[str, Oracle] | None = None,
 ) -> tuple[list[Built], list[Failure]]:
     """Build every model for every target; what was built, in that order, and what was not.
 
     A build that fails does not keep the others from being built. An interruption ends all.
+    `oracles` say, by the names of models, what networks are judged against.
     UsageError if two models have one name, for the one's archive would replace the other's.
     """
     names = [program_of(model).name for model in models]
@@ -80,7 +86,8 @@ def build_all(
         def run(job: Job) -> Built:
             with memory.taken(job.bytes):
                 board.begin(job.program.name, job.target.name)
-                return build(job.model, job.target, each, progress)
+                oracle = (oracles or {}).get(job.program.name)
+                return build(job.model, job.target, each, progress, oracle)
 
         with ThreadPoolExecutor(width) as pool:
             pending = {pool.submit(run, job): job for job in sorted(jobs, key=lambda job: -job.work)}

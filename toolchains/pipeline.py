@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,13 +14,15 @@ import msgspec
 
 from kernels import whole
 from kernels.errors import InputError
+from kernels.graph import optimise
 from kernels.graph.network import plan_network
 from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest
+from kernels.models import read_model
+from kernels.models.oracle import Composition, Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network
 from kernels.tuning import read_records
-from kernels.whole import Reference
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Remembered, sample
@@ -58,13 +60,13 @@ def build(
     target: Target,
     options: Options,
     progress: Progress,
-    reference: Reference | None = None,
+    oracle: Oracle | None = None,
 ) -> Built:
     """Generate, compile, link, check and archive one library for one target.
 
     A build whose inputs have not changed is taken from the last time. A failed check is
-    in the report, and the archive is then not written. `reference` is what a whole network
-    is judged against; without one it is composed of the operators' own.
+    in the report, and the archive is then not written. The `oracle` says what a whole
+    network is judged against; without one that is composed of the operators' own references.
     """
     started = time.monotonic()
     plan = plan_model(model, target, options)
@@ -75,7 +77,8 @@ def build(
         versions(),
         options.engine.identity(target),
     )
-    key = digest(plan, *surroundings, whole.digest(reference) if reference else "")
+    oracle = oracle or Composition()
+    key = digest(plan, *surroundings, oracle.identity if network else "")
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
@@ -95,8 +98,9 @@ def build(
     with _scratch(place) as work:
         manifest = make(plan, target, options, work, progress, network)
         write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
+        reference = None
         if network is not None:
-            reference = reference or whole.compose(network)
+            reference = oracle.ask(network)
             whole.save(reference, work / REFERENCE)
         checking = Checking(
             plan=plan,
@@ -134,6 +138,12 @@ def build(
         report=report,
         seconds=time.monotonic() - started,
     )
+
+
+def bring(path: Path, dims: Mapping[str, int] | None = None) -> Model:
+    """A model as it is built: a listing as it is, a network after all passes."""
+    model = read_model(path, dims)
+    return optimise(model) if isinstance(model, Network) else model
 
 
 def plan_model(model: Model, target: Target, options: Options) -> Plan:
