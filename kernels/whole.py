@@ -159,15 +159,15 @@ def judge(network: NetworkPlan, reference: Reference, output: bytes, target: Tar
 
 def _judge(port: Port, reference: Reference, found: Array) -> tuple[Verdict, float]:
     expected = reference.outputs[port.name].astype(np.float64).ravel()
-    finite = np.abs(expected[np.isfinite(expected)])
-    largest = float(finite.max()) if finite.size else 0.0
+    size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+    largest = float(size.max(initial=0.0))
     bound = np.zeros_like(expected)
     if port.dtype is ElementType.FLOAT32:
-        bound = reference.normwise * largest + reference.relative * np.abs(expected)
-    with np.errstate(invalid="ignore", divide="ignore"):
+        bound = reference.normwise * largest + reference.relative * size
+    with np.errstate(all="ignore"):
         error = np.abs(found - expected)
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-        error = np.where(same, 0.0, np.nan_to_num(error, nan=np.inf))
+        error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
         shares = np.where(same, 0.0, error / bound)
     worst = int(np.argmax(shares))
     passed = bool(shares[worst] <= 1.0)

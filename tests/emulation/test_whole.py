@@ -42,7 +42,7 @@ def runs(built: Built) -> list[Row]:
     return rows
 
 
-def symbols(path: Path, target: Target) -> tuple[set[str], set[str]]:
+def symbols(path: Path) -> tuple[set[str], set[str]]:
     """What a shared object exports, and what it leaves undefined."""
     with path.open("rb") as stream:
         table = [s for s in ELFFile(stream).get_section_by_name(".dynsym").iter_symbols() if s.name]
@@ -61,7 +61,7 @@ def test_a_network_runs_whole_and_in_parts_on_every_target(target: Target, optio
     for row in runs(built):
         assert row.status == "skipped" or row.insns_reason or (row.insns or 0) > 10_000
     folder = options.build / target.name / "branching"
-    exported, undefined = symbols(folder / "libbranching.so", target)
+    exported, undefined = symbols(folder / "libbranching.so")
     assert exported == {kernel.symbol for kernel in built.manifest.kernels} | {"branching_run"}
     assert undefined <= {"memcpy", "memset", "memmove"}
     network = built.manifest.network
@@ -73,9 +73,7 @@ def test_a_network_runs_whole_and_in_parts_on_every_target(target: Target, optio
 
 @pytest.mark.parametrize("name", ["armv7", "i686", "riscv64", "s390x"])
 @pytest.mark.parametrize("mode", ["file", "symbol"])
-def test_weights_may_be_beside_the_library(
-    name: str, mode: WeightsMode, options: Options, tmp_path: Path
-) -> None:
+def test_weights_may_be_beside_the_library(name: str, mode: WeightsMode, options: Options) -> None:
     target, network = find_target(name), branching(f"beside_{mode}")
     built = build(network, target, msgspec.structs.replace(options, weights=mode), QUIET)
     assert runs(built)[0].status == "pass"
@@ -92,7 +90,7 @@ def test_weights_may_be_beside_the_library(
         text = header.read().decode()
     upper = f"BESIDE_{mode.upper()}"
     assert f"#define {upper}_WEIGHTS_BYTES {len(weights)}" in text
-    _, undefined = symbols(options.build / name / f"beside_{mode}" / f"libbeside_{mode}.so", target)
+    _, undefined = symbols(options.build / name / f"beside_{mode}" / f"libbeside_{mode}.so")
     extra = {f"beside_{mode}_weights"} if mode == "symbol" else set()
     assert extra <= undefined <= extra | {"memcpy", "memset", "memmove"}
 
