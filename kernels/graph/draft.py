@@ -102,7 +102,8 @@ class Draft:
         definition = define(kind, operands, attributes, **entry)
         for expected in definition.operands:
             found = operands[expected.name]
-            if found.shape != expected.shape or found.dtype is not expected.dtype:
+            fits = found.dtype is expected.dtype or kind == "reshape"
+            if found.shape != expected.shape or not fits:
                 raise InputError(
                     f"{expected.name} ('{found.name}') is {list(found.shape)} of {found.dtype}, "
                     f"where {kind} needs {list(expected.shape)} of {expected.dtype}"
@@ -112,7 +113,12 @@ class Draft:
                 f"a result of {definition.output.bytes} bytes is beyond a 32-bit address space"
             )
         output = self.add(
-            msgspec.structs.replace(definition.output, name=self.fresh(result), role=Role.INTERNAL)
+            msgspec.structs.replace(
+                definition.output,
+                name=self.fresh(result),
+                role=Role.INTERNAL,
+                dtype=operands["x"].dtype if kind == "reshape" else definition.output.dtype,
+            )
         )
         self.append(
             Operator(
