@@ -31,7 +31,15 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
 
     `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
     """
-    model = onnx_file.load(path, dims or {})
+    try:
+        return _read(path, dims or {})
+    except InputError as error:  # names are any text, but an error is one line
+        text = "".join(sign if sign.isprintable() else "?" for sign in str(error))
+        raise InputError(text) from error
+
+
+def _read(path: Path, dims: Mapping[str, int]) -> Network:
+    model = onnx_file.load(path, dims)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
     walk = _Walk(path, model, draft)
