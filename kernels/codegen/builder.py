@@ -129,6 +129,19 @@ class Builder:
         """An integer index converted to a float32 scalar."""
         return tirx.Cast("float32", self.index(value))
 
+    def real(self, value: Value) -> Value:
+        """A whole element converted to float32, rounded: of 64 bits in halves, each with a sign.
+
+        A 32-bit processor converts no more by itself.
+        """
+        if str(value.ty.dtype) != "int64":
+            return tirx.Cast("float32", value)
+        value = self.let(value)
+        low = self.let(tirx.Cast("int32", value))
+        high = tirx.shift_right(value - tirx.Cast("int64", low), tirx.const(32, "int64"))
+        scaled = tirx.Cast("float32", tirx.Cast("int32", high)) * tirx.const(2.0**32, "float32")
+        return scaled + tirx.Cast("float32", low)
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """A * b + c: rounded once where the processor fuses, else after each operation."""
         if not self.cpu.fma:

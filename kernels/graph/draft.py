@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -102,7 +103,8 @@ class Draft:
         definition = define(kind, operands, attributes, **entry)
         for expected in definition.operands:
             found = operands[expected.name]
-            if found.shape != expected.shape or found.dtype is not expected.dtype:
+            fits = found.dtype is expected.dtype or kind == "reshape"
+            if found.shape != expected.shape or not fits:
                 raise InputError(
                     f"{expected.name} ('{found.name}') is {list(found.shape)} of {found.dtype}, "
                     f"where {kind} needs {list(expected.shape)} of {expected.dtype}"
@@ -112,7 +114,12 @@ class Draft:
                 f"a result of {definition.output.bytes} bytes is beyond a 32-bit address space"
             )
         output = self.add(
-            msgspec.structs.replace(definition.output, name=self.fresh(result), role=Role.INTERNAL)
+            msgspec.structs.replace(
+                definition.output,
+                name=self.fresh(result),
+                role=Role.INTERNAL,
+                dtype=operands["x"].dtype if kind == "reshape" else definition.output.dtype,
+            )
         )
         self.append(
             Operator(
@@ -160,17 +167,27 @@ def define(
     """What the entry of a listing with these operands' shapes would mean."""
     family = find_family(kind)
     keys: dict[str, Any] = {"name": "n", "op": kind, **entry}
-    fields = {field.name: field.type for field in msgspec.structs.fields(family.entry)}
     if attributes is not None:
         keys["attributes"] = attributes
-    if "inputs" in fields:
-        kind_of_inputs = fields["inputs"]
-        if isinstance(kind_of_inputs, type) and issubclass(kind_of_inputs, msgspec.Struct):
-            names = [field.name for field in msgspec.structs.fields(kind_of_inputs)]
-            keys["inputs"] = {name: operands[name].shape for name in names}
-        else:
-            keys["inputs"] = [tensor.shape for tensor in operands.values()]
+    entry_type: type[msgspec.Struct] = family.entry
+    names = _inputs_of(entry_type)
+    if names:
+        keys["inputs"] = {name: operands[name].shape for name in names}
+    elif names is not None:
+        keys["inputs"] = [tensor.shape for tensor in operands.values()]
     try:
         return family.define(msgspec.convert(keys, family.entry))
     except msgspec.ValidationError as error:
         raise InputError(f"{kind}: {error}") from error
+
+
+@cache
+def _inputs_of(entry: type[msgspec.Struct]) -> tuple[str, ...] | None:
+    """The names of an entry's `inputs`; none if it is a list of any number; None if there are no inputs."""
+    types = [field.type for field in msgspec.structs.fields(entry) if field.name == "inputs"]
+    if not types:
+        return None
+    (inputs,) = types
+    if isinstance(inputs, type) and issubclass(inputs, msgspec.Struct):
+        return tuple(field.name for field in msgspec.structs.fields(inputs))
+    return ()

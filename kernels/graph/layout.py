@@ -145,7 +145,10 @@ class _Layout:
                     return None
             else:
                 target = view.resized(own.shape)
-            laid = None if target is None else target.laid(own)
+            if target is not None and target.key == own.key:
+                laid: View | None = View.of(own.stored_shape)
+            else:
+                laid = None if target is None else target.laid(own)
             if laid is None:
                 return None
             found.append(laid)

@@ -8,7 +8,7 @@ the heads of an attention all are a permutation of atoms.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 Shape = tuple[int, ...]
@@ -26,11 +26,12 @@ class View:
     stored: Axes
     seen: Axes
 
-    @classmethod
-    def of(cls, shape: Shape) -> View:
+    @staticmethod
+    @lru_cache(1024)
+    def of(shape: Shape) -> View:
         """A tensor as it is stored."""
         axes = tuple((axis,) for axis in range(len(shape)))
-        return cls(extents=shape, stored=axes, seen=axes)
+        return View(extents=shape, stored=axes, seen=axes)
 
     @cached_property
     def shape(self) -> Shape:
@@ -138,6 +139,8 @@ class View:
 
     def resized(self, shape: Shape) -> View | None:
         """The same arrangement of a tensor with other extents; None if such an axis is not stored whole."""
+        if shape == self.shape:
+            return self
         extents, stored, seen = list(self.extents), list(self.stored), list(self.seen)
         for place, extent in enumerate(shape):
             if extent == self.shape[place]:

@@ -87,6 +87,18 @@ EXACT: Mapping[str, Callable[..., Any]] = {
 """Correctly rounded in NumPy, whatever the processor."""
 
 
+GROWING: Mapping[str, Callable[..., Any]] = {
+    "Concat": lambda *x: [sum(value.size for value in x)],
+    "Expand": lambda x, shape: np.broadcast_shapes(x.shape, tuple(int(extent) for extent in shape)),
+    "Gather": lambda x, indices: [x.size, indices.size],
+    "OneHot": lambda indices, depth, _: [indices.size, int(depth)],
+    "Pad": lambda x, pads, *_: [extent + int(abs(pads).max(initial=0)) * 2 for extent in x.shape],
+    "Range": lambda first, last, step: [max(0, int((last - first) // step) if step else 0)],
+    "Tile": lambda x, counts: [x.size, *(int(count) for count in counts)],
+}
+"""What can give more elements than it takes, with a shape that is no smaller than the result's."""
+
+
 def constant(node: onnx.NodeProto) -> Array | None:
     """The value of a Constant node; None if it is no tensor of numbers."""
     (given,) = node.attribute
@@ -126,9 +138,8 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
             return (np.divide(*arrays),)
     if op not in MOVING and (real or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)):
         return None
-    if op in ("Expand", "Tile"):
-        x, sizes = arrays
-        _bounded(np.broadcast_shapes(x.shape, tuple(sizes)) if op == "Expand" else x.shape * sizes)
+    if op in GROWING:
+        _bounded([int(extent) for extent in GROWING[op](*arrays)])
     return _evaluate(node, inputs, opset)
 
 

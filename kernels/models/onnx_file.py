@@ -37,14 +37,9 @@ def load(path: Path, dims: Mapping[str, int]) -> onnx.ModelProto:
     _sizes(path, model.graph.initializer)
     _order(path, model)
     _external(path, model)
-    if any(not value.type.tensor_type.HasField("shape") for value in model.graph.output):
-        model = shape_inference.infer_shapes(model)  # the checker wants shapes, which exporters leave out
-    try:
-        checker.check_model(model)
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-    except (checker.ValidationError, RuntimeError) as error:
-        raise InputError(f"{path}: {_line(error)}") from error
+    _check(path, model)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     _bind(path, model, dims)
     _infer(path, model)
     return model
@@ -53,6 +48,23 @@ def load(path: Path, dims: Mapping[str, int]) -> onnx.ModelProto:
 def name_of(node: onnx.NodeProto) -> str:
     """What errors call a node: its name, or else that of its first output."""
     return str(node.name or next((name for name in node.output if name), "?"))
+
+
+def _check(path: Path, model: onnx.ModelProto) -> None:
+    """What the onnx package finds wrong; but outputs may be without a shape, which it would refuse."""
+    bare = [
+        value.type.tensor_type
+        for value in model.graph.output
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+    ]
+    for kind in bare:
+        kind.shape.SetInParent()
+    try:
+        checker.check_model(model)
+    except (checker.ValidationError, RuntimeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {_line(error)}") from error
+    for kind in bare:
+        kind.ClearField("shape")
 
 
 def _opsets(path: Path, model: onnx.ModelProto) -> None:
@@ -110,12 +122,18 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
                 "which is no file in the model's folder"
             )
         size = _bytes(path, tensor)
-        offset, length = (int(given.get(key, "0") or 0) for key in ("offset", "length"))
-        if offset + max(length, size) > place.stat().st_size or (length and length != size):
+        offset, length = (_whole(given.get(key, "")) for key in ("offset", "length"))
+        fits = 0 <= offset <= place.stat().st_size - size and length in (0, size)
+        if not fits:
             raise InputError(f"{path}: '{place.name}' does not hold the {size} bytes of '{tensor.name}'")
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _whole(text: str) -> int:
+    """A number in an external tensor's description; 0 where there is none, -1 where it is none."""
+    return int(text) if text.isdecimal() else -bool(text)
 
 
 def _bytes(path: Path, tensor: onnx.TensorProto) -> int:
@@ -179,4 +197,7 @@ def _infer(path: Path, model: onnx.ModelProto) -> None:
 def _line(error: Exception) -> str:
     """The first telling line of an error of the onnx package, without its internals."""
     text = re.sub(r"\s+", " ", str(error)).strip()
-    return re.sub(r"^\[?[A-Za-z]*InferenceError\]?:? ?", "", text)[:300]
+    text = re.sub(r"\[?[A-Za-z]*InferenceError\]?:? ?", "", text)
+    text = re.sub(r"^Inference error\(s\): ?", "", text)
+    text = re.sub(r"^\(op_type:(\w+), node name: ([^)]*)\):", r"node '\2' (\1):", text)
+    return text[:300]

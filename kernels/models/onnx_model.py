@@ -22,12 +22,24 @@ from kernels.program import ElementType, Network, Operator, Role, Tensor
 Array = NDArray[Any]
 
 
+MOST_ELEMENTS = 1 << 30
+"""Of all constants that are computed, for memory that a small file may take."""
+
+
 def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     """The Network of an ONNX file, node by node, with all that is constant computed.
 
     `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
     """
-    model = onnx_file.load(path, dims or {})
+    try:
+        return _read(path, dims or {})
+    except InputError as error:  # names are any text, but an error is one line
+        text = "".join(sign if sign.isprintable() else "?" for sign in str(error))
+        raise InputError(text) from error
+
+
+def _read(path: Path, dims: Mapping[str, int]) -> Network:
+    model = onnx_file.load(path, dims)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
     walk = _Walk(path, model, draft)
@@ -47,6 +59,7 @@ class _Walk:
         self._read = {name for node in model.graph.node for name in node.input}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
+        self._elements = 0
         self.tensors: dict[str, Tensor] = {}
         self.values: dict[str, Array] = {}
         for tensor in model.graph.initializer:
@@ -101,6 +114,9 @@ class _Walk:
         if all(value is not None or not name for name, value in zip(node.input, known, strict=True)):
             folded = onnx_constants.fold(node, known, opset)
             if folded is not None:
+                self._elements += sum(value.size for value in folded)
+                if self._elements > MOST_ELEMENTS:
+                    raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
         importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if importer is None:
