@@ -70,6 +70,9 @@ MODEL = (
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
+WINOGRAD = (
+    "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
+)
 JOBS = "steps to run at once (default: the number of processors)"
 
 
@@ -149,6 +152,7 @@ def models(c: Context) -> None:
         "max-arena": "the most scratch memory that a network may need, such as 256K",
         "dim": DIM,
         "records": RECORDS,
+        "winograd": WINOGRAD,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what compilers and Docker print",
@@ -166,6 +170,7 @@ def build(
     max_arena: str = "",
     dim: Any = (),
     records: str = "",
+    winograd: bool = False,
     out: str = "dist",
     require_checks: bool = False,
     verbose: bool = False,
@@ -182,7 +187,9 @@ def build(
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     prepared = _prepare(arch, model, engine, jobs, out, verbose, records, dim)
     chosen, programs, options, progress, oracles = prepared
-    options = msgspec.structs.replace(options, checks=check, weights=weights, max_arena=limit)
+    options = msgspec.structs.replace(
+        options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+    )
     try:
         built, failures = build_all(programs, chosen, options, progress, oracles)
     finally:
@@ -243,6 +250,7 @@ def check(
         "size": "compare code and data bytes with those of the libraries instead",
         "seconds": "how long the rounds of one kernel may take in all",
         "records": RECORDS,
+        "winograd": WINOGRAD,
         "out": "folder for bench.json and the picture (default: bench)",
         "engine": ENGINE,
         "jobs": JOBS,
@@ -256,6 +264,7 @@ def bench(
     size: bool = False,
     seconds: float = 1.0,
     records: str = "",
+    winograd: bool = False,
     out: str = "bench",
     engine: str = "auto",
     jobs: int = 0,
@@ -268,6 +277,7 @@ def bench(
     chosen, _, options, progress, _ = _prepare(
         words, model_files.DEFAULT, engine, jobs, out, verbose, records
     )
+    options = msgspec.structs.replace(options, winograd=winograd)
     try:
         running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
     finally:
@@ -282,6 +292,7 @@ def bench(
         "over ssh with your own configuration and keys",
         "model": MODEL,
         "records": "folder whose <target>.toml takes what was found (default: those that ship)",
+        "winograd": WINOGRAD,
         "engine": ENGINE,
         "jobs": JOBS,
         "verbose": "also show what compilers print",
@@ -293,6 +304,7 @@ def tune(
     host: str = "",
     model: str = model_files.DEFAULT,
     records: str = "",
+    winograd: bool = False,
     engine: str = "auto",
     jobs: int = 0,
     verbose: bool = False,
@@ -303,6 +315,7 @@ def tune(
     from toolchains.bench.tuning import tune as search
 
     chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose)
+    options = msgspec.structs.replace(options, winograd=winograd)
     try:
         for program in programs:
             for target in chosen:

@@ -15,7 +15,7 @@ from kernels.models.oracle import Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network, Program
 from toolchains.making import Options
-from toolchains.pipeline import Built, build, plan_model
+from toolchains.pipeline import Built, build
 from toolchains.progress import Board, Progress, State
 from toolchains.target import Target
 
@@ -121,7 +121,7 @@ def _show(board: Board, job: Job, built: Built) -> None:
 
 
 def _job(model: Model, target: Target, options: Options) -> Job:
-    plan = plan_model(model, target, options)
+    plan = options.plan(model, target)
     work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
     return Job(model=model, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
 

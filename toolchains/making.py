@@ -16,10 +16,13 @@ from kernels.codegen.header import header
 from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
 from kernels.errors import EngineError
+from kernels.graph.network import plan_network
+from kernels.graph.planning import plan as make_plan
 from kernels.graph.weights import packed_weights
 from kernels.manifest import Manifest, Measured, manifest_of
 from kernels.plan import Kernel, Plan, WeightsMode
-from kernels.program import Network
+from kernels.program import Model, Network
+from kernels.tuning import read_records
 from toolchains.archive import write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checks
@@ -46,7 +49,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
     Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
-    folders of records of tuning that go before those that ship. `weights` says where those of
+    folders of records of tuning that go before those that ship. `winograd` allows algorithms
+    that are faster and less accurate. `weights` says where those of
     networks are, whose arena may be `max_arena` bytes, if that is given.
     """
 
@@ -56,8 +60,23 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     build: Path = ROOT / "build"
     checks: Checks = "all"
     records: tuple[Path, ...] = ()
+    winograd: bool = False
     weights: WeightsMode = "embed"
     max_arena: int | None = None
+
+    def plan(self, model: Model, target: Target) -> Plan:
+        """The plan of a listing or a network, by these records and with these algorithms."""
+        records = read_records(target.name, self.records)
+        if isinstance(model, Network):
+            return plan_network(
+                model,
+                target,
+                records,
+                weights_mode=self.weights,
+                max_arena=self.max_arena,
+                winograd=self.winograd,
+            )
+        return make_plan(model, target, records, winograd=self.winograd)
 
 
 def make(

@@ -15,14 +15,11 @@ import msgspec
 from kernels import whole
 from kernels.errors import InputError
 from kernels.graph import optimise
-from kernels.graph.network import plan_network
-from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest
 from kernels.models import read_model
 from kernels.models.oracle import Composition, Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network
-from kernels.tuning import read_records
 from toolchains.archive import make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Remembered, sample
@@ -69,7 +66,7 @@ def build(
     network is judged against; without one that is composed of the operators' own references.
     """
     started = time.monotonic()
-    plan = plan_model(model, target, options)
+    plan = options.plan(model, target)
     network = model if isinstance(model, Network) else None
     surroundings = (
         target,
@@ -144,16 +141,6 @@ def bring(path: Path, dims: Mapping[str, int] | None = None) -> Model:
     """A model as it is built: a listing as it is, a network after all passes."""
     model = read_model(path, dims)
     return optimise(model) if isinstance(model, Network) else model
-
-
-def plan_model(model: Model, target: Target, options: Options) -> Plan:
-    """The plan of a listing or a network, by the records of tuning that there are."""
-    records = read_records(target.name, options.records)
-    if isinstance(model, Network):
-        return plan_network(
-            model, target, records, weights_mode=options.weights, max_arena=options.max_arena
-        )
-    return make_plan(model, target, records)
 
 
 def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:

@@ -29,6 +29,7 @@ def plan_network(
     *,
     weights_mode: WeightsMode = "embed",
     max_arena: int | None = None,
+    winograd: bool = False,
 ) -> Plan:
     """The plan of a whole network. Kernels that compute the same are one, called many times.
 
@@ -37,7 +38,7 @@ def plan_network(
     """
     program = network.program
     storage = store(program)
-    steps = _steps(program, storage, target, records or {})
+    steps = _steps(program, storage, target, records or {}, winograd=winograd)
     blocks, shared = blocks_of(program, storage, steps)
     arrangement = arrange(blocks)
     offsets, weights = lay_weights(
@@ -94,7 +95,12 @@ def plan_network(
 
 
 def _steps(
-    program: Program, storage: Storage, target: Target, records: Mapping[str, Known]
+    program: Program,
+    storage: Storage,
+    target: Target,
+    records: Mapping[str, Known],
+    *,
+    winograd: bool,
 ) -> list[Pending]:
     """Every call with its kernel: one for all that compute the same, named after the first."""
     steps: list[Pending] = []
@@ -110,7 +116,9 @@ def _steps(
         alike = msgspec.json.encode((leading.kind, leading.attributes, bound.operands, bound.steps))
         if alike not in kernels:
             try:
-                kernels[alike] = plan_kernel(program, target, names[label], bound, records)
+                kernels[alike] = plan_kernel(
+                    target, (program.name, names[label]), bound, records, winograd=winograd
+                )
             except InputError as error:
                 raise InputError(f"node '{leading.name}' ({leading.kind}): {error}") from error
         steps.append(Pending(node=leading.name, kernel=kernels[alike], tensors=bound.tensors))

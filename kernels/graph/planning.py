@@ -10,21 +10,36 @@ from kernels.operators import find_family
 from kernels.operators.base import Scheduler
 from kernels.plan import Kernel, Operand, Plan, Step
 from kernels.program import Operator, Program, Role, Tensor
-from kernels.tuning import Known, signature
+from kernels.tuning import WINOGRAD, Known, signature
 from toolchains.target import Target
 
 ORDER = ("input", "weight", "bias", "residual", "output")
 """Roles in the order of a kernel's signature."""
 
 
-def plan(program: Program, target: Target, records: Mapping[str, Known] | None = None) -> Plan:
-    """Every group of operators as one kernel, scheduled for the target: by a record, or the model."""
+def plan(
+    program: Program,
+    target: Target,
+    records: Mapping[str, Known] | None = None,
+    *,
+    winograd: bool = False,
+) -> Plan:
+    """Every group of operators as one kernel, scheduled for the target: by a record, or the model.
+
+    `winograd` allows algorithms that are faster and less accurate.
+    """
     return Plan(
         library=program.name,
         target=target.name,
         source=program.source,
         kernels=tuple(
-            plan_kernel(program, target, operators[0].group, bind(program, operators), records or {})
+            plan_kernel(
+                target,
+                (program.name, operators[0].group),
+                bind(program, operators),
+                records or {},
+                winograd=winograd,
+            )
             for operators in grouped(program.operators)
         ),
     )
@@ -93,26 +108,40 @@ def bind(program: Program, operators: Sequence[Operator]) -> Bound:
 
 
 def plan_kernel(
-    program: Program, target: Target, name: str, bound: Bound, records: Mapping[str, Known]
+    target: Target,
+    names: tuple[str, str],
+    bound: Bound,
+    records: Mapping[str, Known],
+    *,
+    winograd: bool,
 ) -> Kernel:
-    """The kernel of that name, scheduled."""
+    """The kernel, scheduled; `names` are the library's and its own."""
+    library, name = names
     leading, operands, steps = bound.leading, bound.operands, bound.steps
     family = find_family(leading.kind)
     attributes = msgspec.convert(leading.attributes, family.attributes)
     shapes = {o.name: o.shape for o in operands}
     weights = frozenset(o.name for o in operands if o.role == "weight")
-    known = records.get(signature(leading.kind, leading.attributes, operands, steps))
-    scheduler = Scheduler(cpu=target.cpu, tuned=known.record.schedule if known else None)
+    line = signature(leading.kind, leading.attributes, operands, steps)
+    direct, fast = records.get(line), records.get(line + WINOGRAD) if winograd else None
+    scheduler = Scheduler(
+        cpu=target.cpu,
+        tuned=direct.record.schedule if direct else None,
+        winograd=winograd,
+        tuned_winograd=fast.record.schedule if fast else None,
+    )
     planned = family.plan(attributes, shapes, weights, scheduler)
+    schedule = msgspec.to_builtins(planned.schedule) if planned.schedule else {}
+    known = fast if "m" in schedule else direct
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
         name=name,
-        symbol=f"{program.name}_{name}",
+        symbol=f"{library}_{name}",
         kind=leading.kind,
         attributes=leading.attributes,
         epilogue=steps,
         operands=tuple(msgspec.structs.replace(o, packing=planned.packing.get(o.name)) for o in operands),
-        schedule=msgspec.to_builtins(planned.schedule) if planned.schedule else {},
+        schedule=schedule,
         arena_bytes=planned.arena_bytes,
         flops=flops,
         count=leading.count,
