@@ -66,6 +66,9 @@ ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
 MODEL = "a listing (.toml) or a name of the catalogue, several with commas, or 'all'; see `invoke models`"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
+WINOGRAD = (
+    "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
+)
 JOBS = "steps to run at once (default: the number of processors)"
 
 
@@ -141,6 +144,7 @@ def models(c: Context) -> None:
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "records": RECORDS,
+        "winograd": WINOGRAD,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what compilers and Docker print",
@@ -154,6 +158,7 @@ def build(
     jobs: int = 0,
     check: str = "all",
     records: str = "",
+    winograd: bool = False,
     out: str = "dist",
     require_checks: bool = False,
     verbose: bool = False,
@@ -165,7 +170,7 @@ def build(
     if check not in ("all", "sample"):
         raise UsageError(f"--check {check}: say all or sample")
     chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose, records)
-    options = msgspec.structs.replace(options, checks=check)
+    options = msgspec.structs.replace(options, checks=check, winograd=winograd)
     try:
         built, failures = build_all(programs, chosen, options, progress)
     finally:
@@ -223,6 +228,7 @@ def check(
         "size": "compare code and data bytes with those of the libraries instead",
         "seconds": "how long the rounds of one kernel may take in all",
         "records": RECORDS,
+        "winograd": WINOGRAD,
         "out": "folder for bench.json and the picture (default: bench)",
         "engine": ENGINE,
         "jobs": JOBS,
@@ -236,6 +242,7 @@ def bench(
     size: bool = False,
     seconds: float = 1.0,
     records: str = "",
+    winograd: bool = False,
     out: str = "bench",
     engine: str = "auto",
     jobs: int = 0,
@@ -246,6 +253,7 @@ def bench(
 
     words = arch or running.own_target()
     chosen, _, options, progress = _prepare(words, model_files.DEFAULT, engine, jobs, out, verbose, records)
+    options = msgspec.structs.replace(options, winograd=winograd)
     try:
         running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
     finally:
@@ -260,6 +268,7 @@ def bench(
         "over ssh with your own configuration and keys",
         "model": MODEL,
         "records": "folder whose <target>.toml takes what was found (default: those that ship)",
+        "winograd": WINOGRAD,
         "engine": ENGINE,
         "jobs": JOBS,
         "verbose": "also show what compilers print",
@@ -271,6 +280,7 @@ def tune(
     host: str = "",
     model: str = model_files.DEFAULT,
     records: str = "",
+    winograd: bool = False,
     engine: str = "auto",
     jobs: int = 0,
     verbose: bool = False,
@@ -280,6 +290,7 @@ def tune(
     from toolchains.bench.tuning import tune as search
 
     chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    options = msgspec.structs.replace(options, winograd=winograd)
     try:
         for program in programs:
             for target in chosen:

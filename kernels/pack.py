@@ -16,17 +16,26 @@ from numpy.typing import NDArray
 from kernels.errors import InputError, KernfitError, UsageError, did_you_mean
 from kernels.manifest import Manifest
 from kernels.plan import Packing
+from kernels.winograd import transformed
 
 
 def pack(array: NDArray[Any], packing: Packing) -> NDArray[Any]:
-    """The elements of `array` in the packed order, as a vector; only moves, no arithmetic."""
-    matrix = array.transpose(packing.permute).reshape(packing.rows, packing.columns)
-    parts = [matrix[:, first:last].ravel() for first, last in _panels(packing)]
+    """The elements of `array` in the packed order, as a vector.
+
+    They are only moved, but for Winograd's transform, which gives the same on every processor.
+    """
+    permuted = array.transpose(packing.permute)
+    if packing.winograd:
+        permuted = transformed(permuted, packing.winograd)
+    matrices = permuted.reshape(-1, packing.rows, packing.columns)
+    parts = [matrix[:, first:last].ravel() for first, last in _panels(packing) for matrix in matrices]
     return np.concatenate(parts)
 
 
 def unpack(vector: NDArray[Any], packing: Packing, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The inverse of `pack` for a tensor of `shape`."""
+    """The inverse of `pack` for a tensor of `shape`; ValueError for one that was transformed."""
+    if packing.winograd:
+        raise ValueError("Winograd's transform is not undone")
     matrix = np.empty((packing.rows, packing.columns), dtype=vector.dtype)
     for first, last in _panels(packing):
         panel = vector[first * packing.rows : last * packing.rows]

@@ -19,7 +19,7 @@ Tuned = dict[str, int | str]
 """A schedule's parameters by name."""
 
 
-class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an operand is stored so that a kernel reads it front to back.
 
     The tensor's axes are permuted by `permute`, the result is read as a row-major matrix
@@ -27,13 +27,24 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     one narrower), each stored contiguously, row after row (Goto and Van de Geijn, ACM
     TOMS 34(3), 2008, section 4). Of several `groups`, each has its share of the columns
     and panels of its own.
+
+    With `winograd` = m > 0 the permuted tensor [3, 3, rows, columns] is transformed for tiles
+    of m x m results first (`kernels.winograd`), which makes (m + 2)^2 such matrices of it: first
+    comes the first panel of each, in order.
     """
 
     permute: tuple[int, ...]
     rows: int
     columns: int
     panel: int
-    groups: int = 1
+    groups: int
+    winograd: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Number of elements that are stored."""
+        matrices = (self.winograd + 2) ** 2 if self.winograd else 1
+        return matrices * self.rows * self.columns
 
 
 class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,13 +59,18 @@ class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def elements(self) -> int:
-        """Number of elements."""
+        """Number of elements of the tensor."""
         return prod(self.shape)
 
     @property
+    def stored(self) -> int:
+        """Number of elements in memory, packed where it is packed."""
+        return self.packing.elements if self.packing else self.elements
+
+    @property
     def bytes(self) -> int:
-        """Size in bytes; packing does not change it."""
-        return self.elements * self.dtype.bytes
+        """Size in memory."""
+        return self.stored * self.dtype.bytes
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +109,11 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def by_role(self, role: str) -> tuple[Operand, ...]:
         """Operands of one role, in order."""
         return tuple(operand for operand in self.operands if operand.role == role)
+
+    @property
+    def winograd(self) -> int:
+        """The m of Winograd's F(m x m, 3 x 3) if the schedule chose it, else 0."""
+        return int(self.schedule.get("m", 0))
 
     @property
     def output(self) -> Operand:

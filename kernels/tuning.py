@@ -21,6 +21,8 @@ from kernels.program import Attribute
 RECORDS = Path(__file__).parent / "records"
 """The records that ship with kernfit."""
 LARGEST_FILE = 1 << 22
+WINOGRAD = " by winograd"
+"""Ends the signature of a kernel that computes by Winograd's algorithm."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,8 +55,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def signature_of(kernel: Kernel) -> str:
-    """The signature of a planned kernel."""
-    return signature(kernel.kind, kernel.attributes, kernel.operands, kernel.epilogue)
+    """The signature of a planned kernel; its algorithm is a part of it."""
+    line = signature(kernel.kind, kernel.attributes, kernel.operands, kernel.epilogue)
+    return line + WINOGRAD if kernel.winograd else line
 
 
 def signature(

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import KernfitError, UsageError
-from kernels.graph.planning import plan as make_plan
 from kernels.plan import Plan
 from kernels.program import Program
 from toolchains.pipeline import Built, Options, build
@@ -63,7 +62,7 @@ def build_all(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two models are named '{name}', and their archives would be too")
-    jobs = [_job(program, target) for program in programs for target in targets]
+    jobs = [_job(program, target, options) for program in programs for target in targets]
     built: dict[str, Built] = {}
     failures: dict[str, Failure] = {}
     width = max(1, min(options.jobs, len(jobs)))
@@ -108,8 +107,8 @@ def _show(board: Board, job: Job, built: Built) -> None:
     )
 
 
-def _job(program: Program, target: Target) -> Job:
-    plan = make_plan(program, target)
+def _job(program: Program, target: Target, options: Options) -> Job:
+    plan = options.plan(program, target)
     work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
     return Job(program=program, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
 

@@ -22,7 +22,7 @@ from toolchains.report import Report, Row
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
-BLOCKS = ("mc", "kc")
+BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
 

@@ -46,7 +46,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
     Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
-    folders of records of tuning that go before those that ship.
+    folders of records of tuning that go before those that ship. `winograd` allows algorithms
+    that are faster and less accurate.
     """
 
     engine: Engine
@@ -55,6 +56,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     build: Path = ROOT / "build"
     checks: Checks = "all"
     records: tuple[Path, ...] = ()
+    winograd: bool = False
+
+    def plan(self, program: Program, target: Target) -> Plan:
+        """The plan of a program for a target, by these records and with these algorithms."""
+        records = read_records(target.name, self.records)
+        return make_plan(program, target, records, winograd=self.winograd)
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +90,7 @@ def build(program: Program, target: Target, options: Options, progress: Progress
     in the report, and the archive is then not written.
     """
     started = time.monotonic()
-    plan = make_plan(program, target, read_records(target.name, options.records))
+    plan = options.plan(program, target)
     surroundings = (
         target,
         code_digest("kernels", "toolchains"),

@@ -64,7 +64,7 @@ class Builder:
             with T.Assert(self._usable(checks), "unusable pointer"):
                 pass
             for operand, (name, pointer, _) in zip(kernel.operands, pointers, strict=True):
-                self.buffers[name] = self._declare(pointer, operand.elements, operand.dtype.value)
+                self.buffers[name] = self._declare(pointer, operand.stored, operand.dtype.value)
             if kernel.arena_bytes:
                 self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
             body(self)

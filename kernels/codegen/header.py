@@ -65,6 +65,9 @@ def _parameter(operand: Operand) -> str:
 def _kernel(plan: Plan, kernel: Kernel) -> list[str]:
     fused = "".join(f", {step.kind}" for step in kernel.epilogue)
     text = [f"{kernel.kind}{fused}: {kernel.flops} floating-point operations."]
+    if kernel.winograd:
+        m = kernel.winograd
+        text.append(f"By Winograd's algorithm F({m}x{m}, 3x3), in fewer; its error has a bound of its own.")
     for operand in kernel.operands:
         shape = "x".join(map(str, operand.shape))
         packed = ""

@@ -22,6 +22,11 @@ UNROLL_THRESHOLD = 100
 """LLVM unrolls a loop whole if that gives fewer instructions than this; its own 300 doubles the
 code and spills the register tile, for a loop around a tile is as good as its unrolled form."""
 
+NEVER = 1 << 20
+"""LLVM makes vectors of scalars that stand side by side if that saves more than this. Vectors are
+explicit here; what it makes of a narrow edge's accumulators are shuffles, and spills.
+"""
+
 
 def llvm_target(target: Target) -> Any:
     """TVM's target for LLVM; the triple is always ours, never TVM's default."""
@@ -30,7 +35,10 @@ def llvm_target(target: Target) -> Any:
         "mtriple": target.llvm.triple,
         "mcpu": target.llvm.cpu,
         "vector-width": max(target.cpu.vector_bits, 64),
-        "cl-opt": [f"-unroll-threshold-aggressive:uint={UNROLL_THRESHOLD}"],
+        "cl-opt": [
+            f"-unroll-threshold-aggressive:uint={UNROLL_THRESHOLD}",
+            f"-slp-threshold:int={NEVER}",
+        ],
     }
     if target.llvm.features:
         described["mattr"] = list(target.llvm.features)

@@ -10,15 +10,24 @@ from kernels.operators import find_family
 from kernels.operators.base import Scheduler
 from kernels.plan import Kernel, Operand, Plan, Step
 from kernels.program import Operator, Program, Role, Tensor
-from kernels.tuning import Known, signature
+from kernels.tuning import WINOGRAD, Known, signature
 from toolchains.target import Target
 
 ORDER = ("input", "weight", "bias", "residual", "output")
 """Roles in the order of a kernel's signature."""
 
 
-def plan(program: Program, target: Target, records: Mapping[str, Known] | None = None) -> Plan:
-    """Every group of operators as one kernel, scheduled for the target: by a record, or the model."""
+def plan(
+    program: Program,
+    target: Target,
+    records: Mapping[str, Known] | None = None,
+    *,
+    winograd: bool = False,
+) -> Plan:
+    """Every group of operators as one kernel, scheduled for the target: by a record, or the model.
+
+    `winograd` allows algorithms that are faster and less accurate.
+    """
     groups: dict[str, list[Operator]] = {}
     for operator in program.operators:
         groups.setdefault(operator.group or operator.name, []).append(operator)
@@ -27,7 +36,8 @@ def plan(program: Program, target: Target, records: Mapping[str, Known] | None =
         target=target.name,
         source=program.source,
         kernels=tuple(
-            _kernel(program, target, name, operators, records or {}) for name, operators in groups.items()
+            _kernel(program, target, name, operators, records or {}, winograd=winograd)
+            for name, operators in groups.items()
         ),
     )
 
@@ -38,6 +48,8 @@ def _kernel(
     name: str,
     operators: Sequence[Operator],
     records: Mapping[str, Known],
+    *,
+    winograd: bool,
 ) -> Kernel:
     leading, *fused = operators
     family = find_family(leading.kind)
@@ -70,9 +82,17 @@ def _kernel(
     shapes = {o.name: o.shape for o in operands}
     weights = frozenset(o.name for o in operands if o.role == "weight")
     operands.sort(key=lambda o: ORDER.index(o.role))
-    known = records.get(signature(leading.kind, leading.attributes, operands, steps))
-    scheduler = Scheduler(cpu=target.cpu, tuned=known.record.schedule if known else None)
+    line = signature(leading.kind, leading.attributes, operands, steps)
+    direct, fast = records.get(line), records.get(line + WINOGRAD) if winograd else None
+    scheduler = Scheduler(
+        cpu=target.cpu,
+        tuned=direct.record.schedule if direct else None,
+        winograd=winograd,
+        tuned_winograd=fast.record.schedule if fast else None,
+    )
     planned = family.plan(attributes, shapes, weights, scheduler)
+    schedule = msgspec.to_builtins(planned.schedule) if planned.schedule else {}
+    known = fast if "m" in schedule else direct
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
         name=name,
@@ -81,7 +101,7 @@ def _kernel(
         attributes=leading.attributes,
         epilogue=tuple(steps),
         operands=tuple(msgspec.structs.replace(o, packing=planned.packing.get(o.name)) for o in operands),
-        schedule=msgspec.to_builtins(planned.schedule) if planned.schedule else {},
+        schedule=schedule,
         arena_bytes=planned.arena_bytes,
         flops=flops,
         count=leading.count,

@@ -67,10 +67,16 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides on a schedule: a record of tuning, or else a model of the processor."""
+    """What decides on a schedule: a record of tuning, or else a model of the processor.
+
+    `winograd` says that speed may cost accuracy; then `tuned_winograd` is the record of a
+    schedule that does so.
+    """
 
     cpu: CPU
     tuned: Tuned | None = None
+    winograd: bool = False
+    tuned_winograd: Tuned | None = None
 
     def schedule(self, kind: type[S], model: Callable[[], S]) -> S:
         """The tuned schedule as it is; what the model chooses where there is none."""
@@ -174,6 +180,10 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """The result in float64, computed from unpacked operands by name."""
+
+    def estimate(self, kernel: Kernel, arrays: Mapping[str, Array]) -> Estimate:
+        """The reference of a planned kernel: its schedule may have chosen how it computes."""
+        return self.reference(msgspec.convert(kernel.attributes, self.attributes), arrays)
 
 
 class ElementWise(Family):

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
+from kernels.operators import winograd
 from kernels.operators.base import (
     Array,
     Definition,
@@ -141,9 +142,16 @@ class Convolution(Family):
         weights: frozenset[str],
         by: Scheduler,
     ) -> Planned:
-        """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters."""
+        """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters.
+
+        Or Winograd's algorithm, where that is allowed and pays.
+        """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
+        if attributes.groups == 1 and attributes.x_layout == "channels_last":
+            fast = winograd.planned(window, filters, by)
+            if fast is not None:
+                return fast
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = packing_of(shapes["w"], schedule.nr, attributes.groups)
         return Planned(schedule=schedule, packing={"w": packing})
@@ -153,6 +161,9 @@ class Convolution(Family):
         attributes = msgspec.convert(kernel.attributes, ConvAttributes)
         window = _flattened(self._window(attributes, kernel.operand("x").shape), attributes)
         filters = attributes.filters // attributes.groups
+        if kernel.winograd:
+            winograd.emit(b, kernel, window, epilogue)
+            return
         with b.loop(0, attributes.groups) as group:
             contraction.emit(
                 b,
@@ -172,6 +183,14 @@ class Convolution(Family):
                     y_columns=attributes.filters,
                 ),
             )
+
+    def estimate(self, kernel: Kernel, arrays: Mapping[str, Array]) -> Estimate:
+        """With Winograd's algorithm the same result, and a bound of its own."""
+        direct = super().estimate(kernel, arrays)
+        if not kernel.winograd:
+            return direct
+        window = self._window(msgspec.convert(kernel.attributes, ConvAttributes), kernel.operand("x").shape)
+        return winograd.estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """One matrix product in float64 for each tap and group."""
@@ -278,6 +297,7 @@ class DepthwiseConv2D(Family):
             rows=prod(window.kernel),
             columns=window.channels,
             panel=window.channels,
+            groups=1,
         )
         return Planned(
             schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),

@@ -105,7 +105,7 @@ class Gemm(Family):
         transposed = attributes.transpose[1] == "t"
         if "b" in weights:
             permute = (1, 0) if transposed else (0, 1)
-            packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr)
+            packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr, groups=1)
             return Planned(schedule=schedule, packing={"b": packing})
         return Planned(schedule=schedule, arena_bytes=4 * batch * k * n if transposed else 0)
 

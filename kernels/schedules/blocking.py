@@ -68,7 +68,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
         nr=nr,
         ku=ku,
         unroll=max(1, min(cpu.unroll, kc * window.kernel[2] // ku)),
-        mc=_height(window, columns, cpu),
+        mc=_height(window, columns, nr, cpu),
         kc=kc,
     )
     return _prefetching(window, columns, schedule, cpu) if cpu.prefetch else schedule
@@ -88,6 +88,17 @@ def _fitting(columns: int, cpu: CPU) -> Iterator[tuple[int, int]]:
             yield mr, nr
 
 
+def cycles(window: Window, columns: int, schedule: Contraction, cpu: CPU) -> float:
+    """The model's estimate of all steps of a contraction; taps outside the image take none."""
+    tile = schedule.mr, schedule.nr, schedule.ku
+    line, _ = _tile_cost(window, columns, tile, cpu)
+    steps = [
+        sum(high - low for low, high in (window.taps(axis, place) for place in range(extent)))
+        for axis, extent in enumerate(window.out)
+    ]
+    return window.batch * prod(steps) * window.channels * line / window.out[2]
+
+
 def _registers(width: int, cpu: CPU) -> int:
     return sum(cpu.registers_of(part) for _, part in pieces(width, cpu.lanes))
 
@@ -100,10 +111,13 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
     no less than its multiply-adds take their units, nor than the latency of the chain
     through an accumulator: m v >= latency x units (Low, Igual, Smith, Quintana-Orti,
     "Analytical modeling is enough for high-performance BLIS", ACM TOMS 43(2), 2016, section
-    3.1), nor than a row of the panel takes from the second level. Of equally fast ones the
-    better issues less. Rows that crowd one set of the first level cost a little more each.
+    3.1), nor than a row of the panel takes from the second level: at half its rate where it must
+    be filled at the same time. Of equally fast ones the better issues less. Rows that crowd one
+    set of the first level cost a little more each.
     """
     mr, nr, ku = tile
+    far = 4 * window.terms * columns > cpu.l2.bytes
+    rate = cpu.l2_stream / 2 if far else cpu.l2_stream
     cycles = issued = 0.0
     for rows, tiles in _counted(spread(window.out[2], mr)):
         for width, count in panels(columns, nr):
@@ -112,7 +126,7 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
             panel = parts / (2 if cpu.paired_loads else 1)
             issue = rows * parts + rows / ku + panel + round_issue / (ku * cpu.unroll)
             units = max(rows * parts, cpu.fma_latency * cpu.fma_per_cycle) / cpu.fma_per_cycle
-            stream = 4 * width / cpu.l2_stream if cpu.l2_stream else 0.0
+            stream = 4 * width / rate if rate else 0.0
             cycles += tiles * count * max(issue / cpu.issue, units, stream)
             issued += tiles * count * issue
     crowded = max(0, _crowding(window, mr, cpu) - cpu.l1.ways // 2) if cpu.prefetch else 0
@@ -156,22 +170,24 @@ def _depth(window: Window, tile: tuple[int, int, int], cpu: CPU) -> int:
     return min(window.channels, -(-kc // ku) * ku)
 
 
-def _height(window: Window, columns: int, cpu: CPU) -> int:
+def _height(window: Window, columns: int, nr: int, cpu: CPU) -> int:
     """Output pixels in a block: mc.
 
-    All, if the image or the panels stay in the second level, for then nothing is read twice
-    from beyond it. Otherwise so many that their part of the image takes half of the second
-    level (Low et al., section 3.3); or a quarter where there is a third level, for then panels
-    that were asked for ahead wait in the second. Blocks are as equal as can be.
+    All, if the image stays in the second level or is read for one panel alone, for then nothing
+    is read twice from beyond it; without a third level, also if the panels stay there. Otherwise
+    so many that their part of the image takes half of the second level (Low et al., section
+    3.3); or a quarter where there is a third, for then panels that were asked for ahead wait in
+    the second. Blocks are as equal as can be.
     """
     pixels = window.out[1] * window.out[2]
     image = 4 * prod(window.size) * window.channels
-    weights = 4 * window.terms * columns
     half = cpu.l2.bytes // 2
     room = half // 2 if cpu.l3 else half
-    if image <= room or weights <= half:
+    near = not cpu.l3 and 4 * window.terms * columns <= half
+    if image <= room or columns <= nr or near:
         return pixels
-    blocks = -(-pixels // max(LEAST_ROWS if cpu.l3 else 1, int(pixels * room / image)))
+    most = pixels // LEAST_ROWS if cpu.l3 else pixels
+    blocks = max(1, min(most, -(-image // room)))
     return -(-pixels // blocks)
 
 

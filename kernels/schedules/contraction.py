@@ -70,7 +70,7 @@ def emit(b: Any, product: Product) -> None:
     window, schedule = product.window, product.schedule
     count, _, _ = pixel_blocks(window, schedule)
     with b.loop(0, window.batch) as batch, b.loop(0, window.out[0]) as sheet, b.loop(0, count) as block:
-        for column, width in _each_panel(b, product.columns, schedule.nr):
+        for column, width in each_panel(b, product.columns, schedule.nr):
             for channel, channels in _each_depth(b, window.channels, schedule.kc):
                 for line, run, first, ordinal in _each_tile(b, window, schedule, block):
                     tile = Tile(
@@ -87,7 +87,7 @@ def emit(b: Any, product: Product) -> None:
                     _Body(b, product, tile).emit()
 
 
-def _each_panel(b: Any, columns: int, nr: int) -> Iterator[tuple[Any, int]]:
+def each_panel(b: Any, columns: int, nr: int) -> Iterator[tuple[Any, int]]:
     """Loop over the panels: the first column of each, and its width."""
     column = 0
     for width, count in panels(columns, nr):
@@ -353,7 +353,7 @@ def emit_packing(
     """
     source, target = buffers
     depth, columns = extents
-    for column, width in _each_panel(b, columns, nr):
+    for column, width in each_panel(b, columns, nr):
         with b.loop(0, depth) as q, b.loop(0, width) as lane:
             value = b.load(source, first + q * strides[0] + (column + lane) * strides[1], 1)
             b.store(target, first + column * depth + q * width + lane, value)

@@ -16,6 +16,7 @@ from kernels.program import Program
 from kernels.tuning import read_records, signature_of
 from tests.emulation.conftest import need_counting
 from toolchains.bench import emulated, results, running, tuning
+from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.emulators import find_emulator
 from toolchains.pipeline import Options, build, make
 from toolchains.progress import Progress
@@ -72,6 +73,39 @@ def test_a_listing_is_measured(listing: Path, options: Options, tmp_path: Path) 
         assert 0 < row.share < 1.3
         assert row.seconds > 0
     assert shown
+
+
+SQUARE = """
+name = "bench_square"
+source = "test"
+
+[[kernel]]
+name = "image"
+op = "conv2d"
+inputs = { x = [1, 32, 32, 64] }
+attributes = { filters = 64, kernel = [3, 3], padding = [1, 1, 1, 1] }
+
+[[kernel]]
+name = "strided"
+op = "conv2d"
+inputs = { x = [1, 9, 9, 16] }
+attributes = { filters = 24, kernel = [3, 3], stride = [2, 2] }
+"""
+
+
+def test_winograds_algorithm_takes_part_beside_the_direct_one(options: Options, tmp_path: Path) -> None:
+    path = tmp_path / "square.toml"
+    path.write_text(SQUARE, encoding="utf-8")
+    own = msgspec.structs.replace(options, out=tmp_path / "bench", winograd=True)
+    shown: list[object] = []
+    running.bench([OWN], str(path), own, Progress(quiet=True), seconds=0.02, size=False, show=shown.append)
+    (measured,) = results.read(tmp_path / "bench" / "bench.json").sets.values()
+    image, strided = measured.rows
+    assert image.peers[WINOGRAD].share > 0
+    assert WINOGRAD not in strided.peers
+    assert WINOGRAD not in measured.ratio
+    assert measured.winograd[OURS] == pytest.approx(image.peers[WINOGRAD].ratio ** -0.5)
+    assert "m" not in image.schedule, "the row is the direct kernel's"
 
 
 def test_a_wrong_kernel_takes_no_part(

@@ -24,7 +24,7 @@ from toolchains.target import find_target
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 16))
 def test_every_element_lies_where_the_definition_says(rows: int, columns: int, panel: int) -> None:
     panel = min(panel, columns)
-    packing = Packing(permute=(1, 0), rows=rows, columns=columns, panel=panel)
+    packing = Packing(permute=(1, 0), rows=rows, columns=columns, panel=panel, groups=1)
     array = np.arange(rows * columns, dtype=np.float32).reshape(columns, rows)
     packed = pack(array, packing)
     for row in range(rows):

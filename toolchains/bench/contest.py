@@ -31,6 +31,8 @@ from toolchains.bench.peers.base import Arrays, Peer
 from toolchains.target import Target
 
 OURS = "kernfit"
+WINOGRAD = "kernfit winograd"
+"""Our kernel by Winograd's algorithm, beside our direct one."""
 FASTEST, TRIALS = 3, 3
 """Of a peer's ways so many are compared, by so many samples each, to find the fastest."""
 LEAST_ROUNDS, MOST_ROUNDS = 9, 61
@@ -41,15 +43,15 @@ OTHER_ORDERS = 4.0
 class ContestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to measure: kernels of `plan`, whose shared object is `library`.
 
-    Kernels of one contest compute the same: the first is called ours, the others have their
-    own names. `seconds` is how long each contest's rounds may take in all; `peers` is None
-    for all that are here.
+    Kernels of one contest compute the same, and each stands under the name that it takes part
+    with; peers compute what the first does. `seconds` is how long each contest's rounds may take
+    in all; `peers` is None for all that are here.
     """
 
     target: Target
     plan: Plan
     library: str
-    contests: tuple[tuple[str, ...], ...]
+    contests: tuple[dict[str, str], ...]
     seconds: float
     core: int
     peers: tuple[str, ...] | None = None
@@ -84,13 +86,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 class Ours:
     """A kernel of ours, through its library's shared object."""
 
-    def __init__(self, library: Any, kernel: Kernel, name: str = OURS) -> None:
+    def __init__(self, library: Any, kernel: Kernel, name: str) -> None:
         """`library` is loaded; `kernel` is what it takes part with."""
-        self.name, self._library, self._kernel = name, library, kernel
+        self.name, self.kernel, self._library = name, kernel, library
 
     def contestants(self, kernel: Kernel, arrays: Arrays) -> list[Contestant]:
         """The kernel's function on operands packed as it wants them."""
-        kernel = self._kernel
+        kernel = self.kernel
         places = []
         for operand in kernel.operands:
             if operand.role == "output":
@@ -110,12 +112,15 @@ def measure(
 ) -> Measured:
     """All contestants of one kernel."""
     arrays = check.make_inputs(kernel, target)
-    estimate = check.reference(kernel, arrays)
+    estimates: dict[int, Estimate] = {}
     entered: list[Entered] = []
     refused: dict[str, str] = {}
     for peer in peers:
+        planned = peer.kernel if isinstance(peer, Ours) else kernel
+        if planned.winograd not in estimates:
+            estimates[planned.winograd] = check.reference(planned, arrays)
         try:
-            found = _enter(peer, kernel, arrays, estimate, harness)
+            found = _enter(peer, kernel, arrays, estimates[planned.winograd], harness)
         except KernfitError as problem:
             refused[peer.name] = str(problem)
             continue
@@ -209,9 +214,9 @@ def contest(request: ContestRequest) -> None:
         _say(machine)
         kernels = {kernel.name: kernel for kernel in request.plan.kernels}
         library = ctypes.CDLL(request.library)
-        for first, *others in request.contests:
-            ours = [Ours(library, kernels[first]), *(Ours(library, kernels[o], o) for o in others)]
-            _say(measure(kernels[first], [*ours, *chosen], harness, request.target, request.seconds))
+        for names in request.contests:
+            ours = [Ours(library, kernels[kernel], name) for name, kernel in names.items()]
+            _say(measure(ours[0].kernel, [*ours, *chosen], harness, request.target, request.seconds))
 
 
 def _say(value: Any) -> None:

@@ -97,11 +97,12 @@ class Here:
     def costs(self, candidates: Candidates, names: Sequence[str]) -> dict[str, float]:
         """Median seconds."""
         lines: list[str] = []
+        called = dict(zip((OURS, *names[1:]), names, strict=True))
         request = ContestRequest(
             target=self._target,
             plan=candidates.plan,
             library=str(candidates.place / f"lib{candidates.plan.library}.so"),
-            contests=(tuple(names),),
+            contests=(called,),
             seconds=SECONDS,
             core=max(os.sched_getaffinity(0)),
             peers=(),
@@ -117,8 +118,7 @@ class Here:
         if ended.status != 0:
             raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
         figures = msgspec.json.decode(lines[-1], type=Measured).figures
-        called = dict(zip(names, (OURS, *names[1:]), strict=True))
-        return {name: figures[called[name]].seconds for name in names if called[name] in figures}
+        return {name: figures[title].seconds for title, name in called.items() if title in figures}
 
 
 class Counted:

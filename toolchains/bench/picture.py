@@ -77,6 +77,8 @@ def _bars(panel: Any, chosen: BenchSet) -> None:
         fontsize=7,
     )
     panel.set_ylabel("% of the peak")
-    panel.set_ylim(0, LEGEND_ABOVE * 100 * max(1.0, *(row.share for row in chosen.rows)))
+    ours = [row.share for row in chosen.rows]
+    theirs = [peer.share for row in chosen.rows for peer in row.peers.values()]
+    panel.set_ylim(0, LEGEND_ABOVE * 100 * max(1.0, *ours, *theirs))
     panel.set_title(chosen.title)
     panel.legend(fontsize=7, ncols=len(names))

@@ -13,7 +13,7 @@ from rich.table import Table
 from kernels.plan import Kernel
 from toolchains import processor
 from toolchains.archive import write_whole
-from toolchains.bench.contest import OURS, Machine, Measured
+from toolchains.bench.contest import OURS, WINOGRAD, Machine, Measured
 from toolchains.bench.sizes import Size
 
 
@@ -27,7 +27,8 @@ class PeerFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class BenchRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kernel. `bytes` are those of its operands; `peak` is in operations per second.
 
-    `refused` says of a peer why its result does not count.
+    `refused` says of a peer why its result does not count. Our own kernel by Winograd's
+    algorithm stands among the peers, if it took part.
     """
 
     kernel: str
@@ -45,7 +46,12 @@ class BenchRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def best(self) -> float | None:
         """Our speed over that of the best peer; None without peers."""
-        return min((peer.ratio for peer in self.peers.values()), default=None)
+        return min((peer.ratio for name, peer in self.peers.items() if name != WINOGRAD), default=None)
+
+    @property
+    def fast(self) -> float:
+        """The share of our time that is left with Winograd's algorithm, where it took part; else 1."""
+        return self.peers[WINOGRAD].ratio if WINOGRAD in self.peers else 1.0
 
 
 class BenchSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +66,7 @@ class BenchSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     share: float
     ratio: dict[str, float]
     rows: tuple[BenchRow, ...]
+    winograd: dict[str, float] = {}
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,15 +105,21 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def set_of(title: str, *, summed: bool, measured: Sequence[tuple[Kernel, Measured]]) -> BenchSet:
     """A set from what was measured."""
     rows = tuple(_row(kernel, each) for kernel, each in measured)
-    ratio = {
-        name: _ratio([row for row in rows if name in row.peers], name, summed=summed)
-        for name in dict.fromkeys(name for row in rows for name in row.peers)
-    }
+    names = dict.fromkeys(name for row in rows for name in row.peers)
+    ratio = {name: _ratio(rows, name, summed=summed) for name in names if name != WINOGRAD}
+    fast: dict[str, float] = {}
+    if WINOGRAD in names:
+        fast = {name: _ratio(rows, name, summed=summed, fast=True) for name in (OURS, *ratio)}
     best = [row.best for row in rows if row.best is not None]
     if best:
         ratio["best"] = _mean(best)
     return BenchSet(
-        title=title, summed=summed, share=_mean([row.share for row in rows]), ratio=ratio, rows=rows
+        title=title,
+        summed=summed,
+        share=_mean([row.share for row in rows]),
+        ratio=ratio,
+        rows=rows,
+        winograd=fast,
     )
 
 
@@ -131,12 +144,16 @@ def _row(kernel: Kernel, measured: Measured) -> BenchRow:
     )
 
 
-def _ratio(rows: Sequence[BenchRow], peer: str, *, summed: bool) -> float:
-    """Our speed over a peer's, in the mean or in the sum of all calls."""
+def _ratio(rows: Sequence[BenchRow], peer: str, *, summed: bool, fast: bool = False) -> float:
+    """Our speed over a peer's, in the mean or in the sum of all calls, `fast` with Winograd's algorithm."""
+    known = [row for row in rows if peer in row.peers or peer == OURS]
+    ratios = [1.0 if peer == OURS else row.peers[peer].ratio for row in known]
+    shares = [row.fast if fast else 1.0 for row in known]
     if not summed:
-        return _mean([row.peers[peer].ratio for row in rows])
-    ours = sum(row.count * row.seconds for row in rows)
-    return sum(row.count * row.seconds * row.peers[peer].ratio for row in rows) / ours
+        return _mean([ratio / share for ratio, share in zip(ratios, shares, strict=True)])
+    times = [row.count * row.seconds for row in known]
+    ours = sum(time * share for time, share in zip(times, shares, strict=True))
+    return sum(time * ratio for time, ratio in zip(times, ratios, strict=True)) / ours
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -189,10 +206,19 @@ def table_of(chosen: BenchSet) -> Table:
         "sum of all calls" if chosen.summed else "geometric mean",
         f"{sum(row.count * row.seconds for row in chosen.rows) * 1e6:.0f}" if chosen.summed else "",
         f"{100 * chosen.share:.1f}",
-        *(f"x {chosen.ratio[peer]:.2f}" for peer in peers),
+        *(f"x {chosen.ratio[peer]:.2f}" if peer in chosen.ratio else "" for peer in peers),
         f"{chosen.ratio['best']:.2f}" if "best" in chosen.ratio else "-",
         style="bold",
     )
+    if chosen.winograd:
+        fast = sum(row.count * row.seconds * row.fast for row in chosen.rows)
+        table.add_row(
+            "with Winograd's algorithm",
+            f"{fast * 1e6:.0f}" if chosen.summed else "",
+            f"x {chosen.winograd[OURS]:.2f}",
+            *(f"x {chosen.winograd[peer]:.2f}" if peer in chosen.winograd else "" for peer in peers),
+            style="bold",
+        )
     return table
 
 

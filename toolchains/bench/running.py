@@ -18,7 +18,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.models import catalog, read_listing
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
-from toolchains.bench.contest import OURS, ContestRequest, Machine, Measured
+from toolchains.bench.contest import OURS, WINOGRAD, ContestRequest, Machine, Measured
 from toolchains.bench.emulated import measure_peers
 from toolchains.bench.peers import HELD, ONE_THREAD
 from toolchains.bench.picture import draw
@@ -110,12 +110,14 @@ def measure_set(
 ) -> tuple[Machine, list[tuple[Kernel, Measured]]]:
     """Build the set's library and measure its kernels; EngineError if the contest fails."""
     program = read_listing(chosen.model)
-    built = pipeline.build(program, target, options, progress)
+    direct = msgspec.structs.replace(options, winograd=False)
+    built = pipeline.build(program, target, direct, progress)
     if built.report.failed():
         raise EngineError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
     place = options.build / target.name / program.name
     plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
     kernels = {kernel.name: kernel for kernel in chosen.kernels(plan)}
+    rivals = _rivals(options.plan(program, target)) if options.winograd else {}
     machine: list[Machine] = []
     rows: list[tuple[Kernel, Measured]] = []
     with (
@@ -136,11 +138,17 @@ def measure_set(
             heard(*rows[-1])
             bar.advance(measured.kernel)
 
+        if rivals:
+            plan = msgspec.structs.replace(plan, kernels=(*plan.kernels, *rivals.values()))
+            place = Path(folder)
+            pipeline.make(plan, target, options, place, progress)
         request = ContestRequest(
             target=target,
             plan=plan,
             library=str((place / f"lib{plan.library}.so").resolve()),
-            contests=tuple((name,) for name in kernels),
+            contests=tuple(
+                {OURS: name} | ({WINOGRAD: rivals[name].name} if name in rivals else {}) for name in kernels
+            ),
             seconds=seconds,
             core=max(os.sched_getaffinity(0)),
             peers=peers,
@@ -156,6 +164,17 @@ def measure_set(
     if ended.status != 0 or len(rows) != len(kernels):
         raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
     return machine[0], rows
+
+
+def _rivals(plan: Plan) -> dict[str, Kernel]:
+    """The kernels that compute by Winograd's algorithm, each under another name than the direct one."""
+    return {
+        kernel.name: msgspec.structs.replace(
+            kernel, name=f"{kernel.name}_winograd", symbol=f"{kernel.symbol}_winograd"
+        )
+        for kernel in plan.kernels
+        if kernel.winograd
+    }
 
 
 def bench_here(

@@ -18,6 +18,7 @@ from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
 from kernels.program import Program
 from kernels.schedules.blocking import Contraction
+from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
 from toolchains import pipeline
 from toolchains.archive import write_whole
@@ -64,8 +65,9 @@ def tune(
     """
     path = folder / f"{target.name}.toml"
     done = options.build / "tune" / f"{target.name}.json"
-    kernels = [kernel for kernel in make_plan(program, target).kernels if "mr" in kernel.schedule]
-    kernels = [kernel for kernel in kernels if set(kernel.schedule) == set(Contraction.__struct_fields__)]
+    searched = [set(kind.__struct_fields__) for kind in (Contraction, Winograd)]
+    plan = make_plan(program, target, winograd=options.winograd)
+    kernels = [kernel for kernel in plan.kernels if set(kernel.schedule) in searched]
     tried = _tried(done)
     with find_judge(target, options, host) as judge:
         surroundings = digest(code_digest("kernels"), judge.by, judge.cpu)
@@ -129,6 +131,8 @@ def _changes(base: Tuned, target: Target, by: By) -> Iterator[Tuned]:
         yield {"unroll": steps, "mr": max(1, int(base["mr"]) - 1)}
     if by == "time":
         yield from _blocks(base)
+        yield from _waiting(base, target)
+        yield from _blocks_of_tiles(base)
 
 
 def _tiles(base: Tuned, target: Target) -> Iterator[Tuned]:
@@ -151,12 +155,33 @@ def _blocks(base: Tuned) -> Iterator[Tuned]:
             yield {"kc": kc // part}
         if mc // part >= mr:
             yield {"mc": mc // part}
-    image = 1 - int(base["prefetch_image"])
-    yield {"prefetch_image": image}
+    yield {"prefetch_image": 1 - int(base["prefetch_image"])}
     yield {"prefetch_result": 1 - int(base["prefetch_result"])}
     for lines in (0, 1, 2, 4):
         yield {"prefetch_panel": lines}
-        yield {"prefetch_panel": lines, "prefetch_image": image}
+
+
+def _waiting(base: Tuned, target: Target) -> Iterator[Tuned]:
+    """Smaller blocks, whose tiles ask for the whole of the next panel; narrow tiles among them.
+
+    Where panels come from beyond the second level, a narrow tile leaves more of what that
+    level delivers to them.
+    """
+    narrow = 2 * target.cpu.lanes
+    rows = (target.cpu.vector_registers - 4) // (2 * target.cpu.register_group)
+    for mr, nr in ((int(base["mr"]), int(base["nr"])), (rows, min(narrow, int(base["nr"])))):
+        for part in (1, 2, 4):
+            mc = -(-int(base["mc"]) // part)
+            lines = -(-nr // -(-mc // mr))
+            yield {"mr": mr, "nr": nr, "mc": mc, "prefetch_panel": lines}
+
+
+def _blocks_of_tiles(base: Tuned) -> Iterator[Tuned]:
+    """Of Winograd's algorithm: blocks of half and twice as many lines of tiles."""
+    lines = int(base.get("lines", 0))
+    for other in (lines // 2, 2 * lines):
+        if other:
+            yield {"lines": other}
 
 
 def _search(
@@ -165,7 +190,7 @@ def _search(
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     schedules = neighbours(kernel, target, judge.by)
     with tempfile.TemporaryDirectory() as folder:
-        plan = _candidates(program, kernel, schedules, target)
+        plan = _candidates(program, kernel, schedules, target, options)
         candidates = Candidates(plan=plan, place=Path(folder))
         pipeline.make(plan, target, options, candidates.place, Progress(quiet=True))
         own, *others = candidates.names
@@ -187,13 +212,16 @@ def _search(
     )
 
 
-def _candidates(program: Program, kernel: Kernel, schedules: list[Tuned], target: Target) -> Plan:
+def _candidates(
+    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
+) -> Plan:
     """The kernel by the model's schedule and by each of the others, as kernels of one library."""
     signature = signature_of(kernel)
     found = [kernel]
     for number, schedule in enumerate(schedules, 1):
         record = Record(kernel=signature, schedule=schedule, gain=1.0, by="time", cpu="", date="")
-        plan = make_plan(program, target, {signature: Known(record=record, file="")})
+        known = {signature: Known(record=record, file="")}
+        plan = make_plan(program, target, known, winograd=options.winograd)
         made = next(each for each in plan.kernels if each.name == kernel.name)
         found.append(
             msgspec.structs.replace(

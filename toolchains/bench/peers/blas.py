@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kernels.errors import EngineError
 from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, address, aligned
 from toolchains.bench.peers.base import GROUP, PACKAGES, Arrays, Product, open_library, product
@@ -134,8 +136,24 @@ def openblas() -> Blas:
 
 
 def blis() -> Blas:
-    """BLIS of the system."""
-    return Blas("blis", "BLIS", open_library("libblis.so.4", get="apt-get install libblis4-serial"))
+    """BLIS of the system, held to the kernels that BLIS_ARCH_TYPE names; EngineError if it is not.
+
+    Before its version 1.0 it read the variable as a number, whose meaning changes with the
+    version, and took every name for the number 0.
+    """
+    library = open_library("libblis.so.4", get="apt-get install libblis4-serial")
+    wanted = os.environ.get("BLIS_ARCH_TYPE", "")
+    library.bli_arch_string.restype = ctypes.c_char_p
+    names: list[str] = []
+    while "generic" not in names:  # the last
+        names.append(library.bli_arch_string(len(names)).decode())
+    if wanted in names:
+        os.environ["BLIS_ARCH_TYPE"] = str(names.index(wanted))
+        library.bli_init()
+        held = library.bli_arch_string(library.bli_arch_query_id()).decode()
+        if held != wanted:
+            raise EngineError(f"BLIS uses its kernels for {held}, not those for {wanted}")
+    return Blas("blis", "BLIS", library)
 
 
 def mkl() -> Blas:
