@@ -168,7 +168,7 @@ def build(
     check: str = "all",
     weights: str = "embed",
     max_arena: str = "",
-    dim: Any = (),
+    dim: Any = None,
     records: str = "",
     winograd: bool = False,
     out: str = "dist",
@@ -220,7 +220,7 @@ def check(
     engine: str = "auto",
     jobs: int = 0,
     histogram: bool = False,
-    dim: Any = (),
+    dim: Any = None,
     require_checks: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -341,7 +341,7 @@ def _prepare(
     out: str,
     verbose: bool,
     records: str = "",
-    dim: Any = (),
+    dim: Any = None,
 ) -> Any:
     from kernels.models.oracle import oracle_for
     from toolchains.batch import program_of
@@ -355,7 +355,7 @@ def _prepare(
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give a positive number")
     chosen = find_targets(arch)
-    paths, dims = model_files.find_models(model), parse_dims(dim)
+    paths, dims = model_files.find_models(model), parse_dims(dim or ())
     programs = [bring(path, dims) for path in paths]
     oracles = {
         program_of(model).name: oracle_for(path) for path, model in zip(paths, programs, strict=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import tarfile
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from elftools.elf.elffile import ELFFile
+from onnx import helper, numpy_helper
 
 from kernels import whole
 from kernels.errors import InputError
@@ -19,6 +23,7 @@ from kernels.models.oracle import Oracle
 from kernels.plan import WeightsMode
 from kernels.program import Network
 from kernels.whole import Reference
+from tests.emulation.test_build import invoke, left_over
 from tests.emulation.test_package import COMPILERS, STRICT, flags
 from tests.sketches import branching
 from toolchains.emulators import find_emulator
@@ -201,6 +206,68 @@ def test_the_example_runs_the_network_on_a_file(
     assert verdict.passed, verdict
     assert emulate(program).returncode == 2
     assert emulate(program, "none", *words[1:]).returncode == 3
+
+
+def onnx_file(path: Path) -> Path:
+    """A convolution and a product of random weights, with an open batch."""
+    random = np.random.default_rng(3)
+    constants = {
+        "w": random.uniform(-0.3, 0.3, (6, 3, 3, 3)),
+        "b": random.uniform(-1, 1, 6),
+        "fc": random.uniform(-0.1, 0.1, (384, 5)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("MatMul", ["f", "fc"], ["scores"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", floats, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("scores", floats, ["batch", 5])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def test_the_command_line_brings_a_model(tmp_path: Path) -> None:
+    model = onnx_file(tmp_path / f"m{os.getpid()}.onnx")
+    out = tmp_path / "out"
+    words = ["--arch", "s390x", "--engine", "local", "--model", str(model), "--dim", "batch=2"]
+    build_words = ["build", *words, "--out", str(out), "--weights", "file"]
+    refused = invoke(*build_words, "--max-arena", "1K")
+    assert refused.returncode == 3
+    assert "over the limit of 1024" in refused.stderr
+    assert left_over(out) == []
+    done = invoke(*build_words, "--max-arena", "64K")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 passed" in done.stdout
+    (report,) = out.glob("*.report.json")
+    assert json.loads(report.read_text())["reference"].startswith("onnxruntime 1.")
+    again = invoke(*build_words, "--max-arena", "64K")
+    assert "cached" in again.stdout
+    checked = invoke("check", *words)
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count(" pass ") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--weights", "fil"), "say embed, file or symbol"),
+        (("--max-arena", "many"), "give a number of bytes"),
+        (("--dim", "batch"), "give a dimension's name and size"),
+    ],
+)
+def test_wrong_words_about_a_network_are_named(words: tuple[str, str], message: str) -> None:
+    done = invoke("build", "--arch", "riscv64", "--engine", "local", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 TWO = """
