@@ -6,11 +6,15 @@ behind works on nothing else. It knows no target and no schedule.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from math import prod
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+from numpy.typing import NDArray
 
 Attribute: TypeAlias = bool | int | float | str | tuple[int, ...]
 
@@ -72,18 +76,21 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Operators with the same `group` become one kernel of that name, the first of them
     leading and the rest fused into its epilogue; an empty group leaves it to fusion.
+    `operands` are the family's own names of the inputs ("x", "w"), in the order of
+    `inputs`, and of the output, last.
     """
 
     name: str
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    operands: tuple[str, ...] = ()
     attributes: dict[str, Attribute] = {}
     group: str = ""
     count: int = 1
 
 
-class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """All operators and tensors of one model.
 
     `form` is `listing` for a bag of kernels without values, which has no `_run`, and
@@ -98,7 +105,25 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; KeyError if there is none."""
-        return self._by_name()[name]
+        return self._by_name[name]
 
+    @cached_property
     def _by_name(self) -> dict[str, Tensor]:
+        """Made once: a network asks for each tensor many times."""
         return {tensor.name: tensor for tensor in self.tensors}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A program of form `network`, and the values of its tensors with role CONSTANT, by name.
+
+    Operators are in topological order and shapes are physical: as the tensor lies in
+    memory, which its `layout` names.
+    """
+
+    program: Program
+    constants: Mapping[str, NDArray[Any]]
+
+
+Model: TypeAlias = Program | Network
+"""What the user brings, read: a listing, or a whole network."""

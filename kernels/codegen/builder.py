@@ -8,7 +8,7 @@ them into predicated loops through memory, while LLVM lowers fixed-length ones w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -129,6 +129,19 @@ class Builder:
         """An integer index converted to a float32 scalar."""
         return tirx.Cast("float32", self.index(value))
 
+    def real(self, value: Value) -> Value:
+        """A whole element converted to float32, rounded: of 64 bits in halves, each with a sign.
+
+        A 32-bit processor converts no more by itself.
+        """
+        if str(value.ty.dtype) != "int64":
+            return tirx.Cast("float32", value)
+        value = self.let(value)
+        low = self.let(tirx.Cast("int32", value))
+        high = tirx.shift_right(value - tirx.Cast("int64", low), tirx.const(32, "int64"))
+        scaled = tirx.Cast("float32", tirx.Cast("int32", high)) * tirx.const(2.0**32, "float32")
+        return scaled + tirx.Cast("float32", low)
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """A * b + c: rounded once where the processor fuses, else after each operation."""
         if not self.cpu.fma:
@@ -222,6 +235,18 @@ class Builder:
     def registers(self, widths: list[int]) -> Registers:
         """Mutable vectors of the given lanes, which LLVM keeps in registers."""
         return Registers(self, widths)
+
+
+def empty_function(symbol: str, parameters: Iterable[str]) -> Any:
+    """A PrimFunc of pointers that does nothing: a frame for a function written otherwise."""
+    with IRBuilder() as ir, T.prim_func(is_private=False, s_tir=False):
+        T.func_name(symbol)
+        for name in parameters:
+            T.arg(name, T.ptr("float32"))
+        T.func_ret(tirx.const(0, "int32").ty)
+        T.func_attr({"calling_conv": 0, "global_symbol": symbol})
+        T.Return(tirx.const(0, "int32"))
+    return ir.get()
 
 
 class Registers:

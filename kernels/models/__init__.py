@@ -1,16 +1,24 @@
-"""What the user brings, read into a Program: listings now; the catalogue's are in `catalog/`."""
+"""What the user brings: listings, read into a Program, and ONNX models, read into a Network.
+
+The catalogue's listings are in `catalog/`.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from kernels.errors import InputError, UsageError, did_you_mean
 from kernels.models.listing import read_listing
-from kernels.program import Program
+from kernels.program import Network, Program
+
+__all__ = ["CATALOG", "DEFAULT", "catalog", "find_model", "find_models", "read_listing", "read_model"]
 
 CATALOG = Path(__file__).parent / "catalog"
 DEFAULT = "resnet50"
-READERS = {".toml": read_listing}
+LISTING, ONNX = ".toml", ".onnx"
+"""Suffixes. The reader of ONNX is imported when it is needed, for the onnx package takes a while."""
 
 
 def catalog() -> dict[str, Path]:
@@ -35,9 +43,16 @@ def find_model(word: str) -> Path:
     raise UsageError(f"no model file '{word}', nor one in the catalogue{did_you_mean(word, catalog())}")
 
 
-def read_model(path: Path) -> Program:
-    """The Program of a model file; InputError says what is wrong and where."""
-    reader = READERS.get(path.suffix)
-    if reader is None:
-        raise InputError(f"{path}: no reader for '{path.suffix}' files; known: {', '.join(READERS)}")
-    return reader(path)
+def read_model(path: Path, dims: Mapping[str, int] | None = None) -> Program | Network:
+    """The Program of a listing, or the Network of an ONNX model whose dynamic dimensions `dims` sizes.
+
+    InputError says what is wrong and where.
+    """
+    if path.suffix == LISTING and not dims:
+        return read_listing(path)
+    if path.suffix == ONNX:
+        network: Network = importlib.import_module("kernels.models.onnx_model").read_onnx(path, dims or {})
+        return network
+    if path.suffix == LISTING:
+        raise InputError(f"{path}: a listing has no dynamic dimensions, so --dim says nothing of it")
+    raise InputError(f"{path}: no reader for '{path.suffix}' files; known: {LISTING}, {ONNX}")

@@ -116,7 +116,13 @@ def _append(entry: Entry, definition: Definition, tensors: list[Tensor], operato
         tensors.append(msgspec.structs.replace(like, name=full, role=role, shape=shape))
         return full
 
-    def operator(number: int, kind: str, attributes: dict[str, Attribute], inputs: tuple[str, ...]) -> str:
+    def operator(
+        number: int,
+        kind: str,
+        attributes: dict[str, Attribute],
+        inputs: tuple[str, ...],
+        operands: tuple[str, ...],
+    ) -> str:
         last = number == len(steps)
         name = output.name if last else f"{output.name}.{number}"
         result = tensor(name, output, Role.OUTPUT if last else Role.INTERNAL, output.shape)
@@ -127,6 +133,7 @@ def _append(entry: Entry, definition: Definition, tensors: list[Tensor], operato
                 attributes=attributes,
                 inputs=inputs,
                 outputs=(result,),
+                operands=operands,
                 group=entry.name,
                 count=entry.count,
             )
@@ -134,14 +141,16 @@ def _append(entry: Entry, definition: Definition, tensors: list[Tensor], operato
         return result
 
     inputs = tuple(tensor(each.name, each, each.role, each.shape) for each in definition.operands)
-    value = operator(0, entry.op, definition.attributes, inputs)
+    names = (*(each.name for each in definition.operands), output.name)
+    value = operator(0, entry.op, definition.attributes, inputs, names)
     for number, (word, family) in enumerate(zip(entry.fuse, steps, strict=True), 1):
         second: tuple[str, ...] = ()
         if word == "bias":
             second = (tensor("bias", output, Role.CONSTANT, output.shape[-1:]),)
         elif word == "add":
             second = (tensor("residual", output, Role.INPUT, output.shape),)
-        value = operator(number, family.kind, dict(family.words[word]), (value, *second))
+        names = ("a", "b", "y") if second else ("x", "y")
+        value = operator(number, family.kind, dict(family.words[word]), (value, *second), names)
 
 
 def _fused(word: str, entry: Entry) -> ElementWise:

@@ -8,6 +8,7 @@ from functools import cache
 
 from kernels.errors import InputError, did_you_mean
 from kernels.operators.base import ElementWise, Family
+from kernels.operators.node import Importer
 
 
 @cache
@@ -25,6 +26,15 @@ def find_family(kind: str) -> Family:
     if kind not in families():
         raise InputError(f"unknown operator '{kind}'{did_you_mean(kind, families())}")
     return families()[kind]
+
+
+@cache
+def importers() -> dict[str, Importer]:
+    """What turns a node of ONNX into our operators, by its type, from the modules' `ONNX`."""
+    found: dict[str, Importer] = {}
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        found.update(getattr(importlib.import_module(module.name), "ONNX", {}))
+    return dict(sorted(found.items()))
 
 
 @cache

@@ -125,6 +125,8 @@ class Family(abc.ABC):
     """Checks draw inputs from [-input_scale, input_scale)."""
     fuses: ClassVar[bool] = True
     """Whether other operators may be fused into its epilogue."""
+    weights: ClassVar[frozenset[str]] = frozenset()
+    """Operands that are vectors along the last axis of x, such as a scale."""
     special_inputs: ClassVar[bool] = False
     """Checks also draw from all exponents, and begin with zeros, infinities and NaN."""
 
@@ -154,6 +156,22 @@ class Family(abc.ABC):
         `weights` are the operands known ahead of time.
         """
         return Planned()
+
+    def carried(self, attributes: Any, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """The attributes for operands that are stored otherwise than they are meant.
+
+        Of the `rank` axes that are meant, `axes` says which stay whole, and as which axis of
+        the stored `shape`. None where the operator must have its operands as it defines
+        them, as by default.
+        """
+        return None
+
+    def absorbed(self, attributes: Any, operand: str, permute: Shape, x: Tensor) -> Any:
+        """The attributes with which the operator transposes an operand by itself; None if it cannot.
+
+        The operand is `x`, its axes in the order `permute`.
+        """
+        return None
 
     @abc.abstractmethod
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 from kernels.operators.base import Array, Estimate, fused_as
 from kernels.operators.elementary import absolute, exp, log, round_even, with_sign_of
 from kernels.operators.elementwise import Map, PairEntry
+from kernels.operators.node import Node, real, reshaped
 from kernels.plan import Operand
+from kernels.program import Tensor
 
 
 class Add(Map):
@@ -171,3 +173,56 @@ class Pow(_Alone):
 
 
 FAMILIES = (Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Pow())
+
+
+def _both(node: Node, kind: str, a: Tensor, b: Tensor) -> Tensor:
+    """An operator of two tensors, which may be scalars."""
+    real(node, a, b)
+    pair = {"a": reshaped(node, a, a.shape or (1,)), "b": reshaped(node, b, b.shape or (1,))}
+    y = node.call(kind, pair)
+    return y if a.shape or b.shape else reshaped(node, y, ())
+
+
+def _pair(kind: str) -> Any:
+    """What takes a node of two inputs to a kind of ours."""
+    return lambda node: _both(node, kind, node.given(0), node.given(1))
+
+
+def _several(kind: str) -> Any:
+    """What takes a node of one input or more to a chain."""
+
+    def fold(node: Node) -> Tensor:
+        total = node.given(0)
+        for number in range(1, len(node.inputs)):
+            total = _both(node, kind, total, node.given(number))
+        return total
+
+    return fold
+
+
+def _pow(node: Node) -> Tensor:
+    """Squares and roots without logarithms."""
+    x, exponent = node.given(0), node.value(1)
+    real(node, x)
+    if exponent is not None and exponent.size == 1 and not exponent.shape[len(x.shape) :]:
+        power = float(exponent.ravel()[0])
+        if power == 1.0:
+            return x
+        if power == 2.0:  # noqa: PLR2004 - a square
+            return _both(node, "mul", x, x)
+        if power == 0.5:  # noqa: PLR2004 - a root
+            return reshaped(node, node.call("sqrt", {"x": reshaped(node, x, x.shape or (1,))}), x.shape)
+        return _both(node, "pow", x, node.constant(exponent.astype(np.float32)))
+    return _both(node, "pow", x, node.given(1))
+
+
+ONNX = {
+    "Add": _pair("add"),
+    "Sub": _pair("sub"),
+    "Mul": _pair("mul"),
+    "Div": _pair("div"),
+    "Pow": _pow,
+    "Sum": _several("add"),
+    "Max": _several("maximum"),
+    "Min": _several("minimum"),
+}

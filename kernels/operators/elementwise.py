@@ -86,6 +86,10 @@ class Map(ElementWise):
         """One for each element."""
         return prod(shapes["y"])
 
+    def carried(self, attributes: Any, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Elements are on their own, wherever they lie."""
+        return attributes
+
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the outer axes, vectors along the last; axes are merged where they can be."""
         attributes = msgspec.convert(kernel.attributes, self.attributes)

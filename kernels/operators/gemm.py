@@ -18,9 +18,11 @@ from kernels.operators.base import (
     Family,
     Planned,
     Scheduler,
+    Shape,
     Shapes,
     positive,
 )
+from kernels.operators.node import Node, real, reshaped
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
 from kernels.schedules import contraction
@@ -74,6 +76,16 @@ class Gemm(Family):
             ),
             output=Tensor(name="c", shape=(*batch, m, n), role=Role.OUTPUT),
         )
+
+    def absorbed(self, attributes: GemmAttributes, operand: str, permute: Shape, x: Tensor) -> Any:
+        """A matrix the other way round."""
+        rank = len(permute)
+        if permute != (*range(rank - 2), rank - 1, rank - 2):
+            return None
+        a, b = attributes.transpose
+        other = {"n": "t", "t": "n"}
+        words: dict[str, Transpose] = {"nn": "nn", "nt": "nt", "tn": "tn", "tt": "tt"}
+        return GemmAttributes(transpose=words[other[a] + b if operand == "a" else a + other[b]])
 
     def flops(self, attributes: GemmAttributes, shapes: Shapes) -> int:
         """2 m n k, for each product of a batch."""
@@ -151,3 +163,82 @@ def _extents(attributes: GemmAttributes, shapes: Shapes) -> tuple[int, int, int,
 
 
 FAMILIES = (Gemm(),)
+
+
+def _gemm(node: Node) -> Tensor:
+    a, b = node.given(0), node.given(1)
+    real(node, a, b)
+    if not len(a.shape) == len(b.shape) == 2:  # noqa: PLR2004 - matrices
+        raise node.refuse(f"operands of shapes {list(a.shape)} and {list(b.shape)} are no matrices")
+    a_transposed, b_transposed = bool(node.attribute("transA", 0)), bool(node.attribute("transB", 0))
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    value = node.value(1)
+    if value is not None:  # as [k, n], whose columns are packed as they stand
+        b = node.constant(_columns(value) if b_transposed else value)
+        b_transposed = False
+    y = _product(node, a, b, "nt"[a_transposed] + "nt"[b_transposed])
+    if alpha != 1.0:
+        y = node.call("mul", {"a": y, "b": node.constant(np.array([alpha], np.float32))})
+    if len(node.inputs) > 2 and node.inputs[2] is not None and beta != 0.0:  # noqa: PLR2004 - C
+        c, addend = node.given(2), node.value(2)
+        if beta != 1.0 and addend is not None:
+            c = node.constant(addend * np.float64(beta))
+        elif beta != 1.0:
+            c = node.call("mul", {"a": c, "b": node.constant(np.array([beta], np.float32))})
+        y = node.call("add", {"a": y, "b": reshaped(node, c, c.shape or (1,))})
+    return y
+
+
+def _columns(matrix: Array) -> Array:
+    """The transposed matrix, made in strips that stay in the cache."""
+    result = np.empty(matrix.shape[::-1], matrix.dtype)
+    for first in range(0, matrix.shape[0], STRIP):
+        result[:, first : first + STRIP] = matrix[first : first + STRIP].T
+    return result
+
+
+STRIP = 16
+
+
+def _product(node: Node, a: Tensor, b: Tensor, transpose: str) -> Tensor:
+    """op(A) op(B) of matrices, or of batches of them; a constant B is a weight."""
+    constant = node.is_constant(b)
+    if constant and len(b.shape) > 2:  # noqa: PLR2004 - more than a matrix
+        raise node.refuse("a batch of constant matrices")
+    m, k = a.shape[-2:] if transpose[0] == "n" else a.shape[:-3:-1]
+    rows, n = b.shape[-2:] if transpose[1] == "n" else b.shape[:-3:-1]
+    if rows != k:
+        raise node.refuse(f"products of {m} x {k} with {rows} x {n} do not exist")
+    batch = prod(a.shape[:-2])
+    keys: dict[str, Any] = {"m": m, "n": n, "k": k, "transpose": transpose, "batch": batch}
+    return node.call("gemm", {"a": a, "b": b}, weights=("b",) if constant else (), **keys)
+
+
+def _matmul(node: Node) -> Tensor:
+    a, b = node.given(0), node.given(1)
+    real(node, a, b)
+    if not a.shape or not b.shape:
+        raise node.refuse("a scalar is no matrix")
+    left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    try:
+        outer = np.broadcast_shapes(left[:-2], right[:-2])
+    except ValueError as error:
+        raise node.refuse(f"{list(a.shape)} and {list(b.shape)} do not broadcast") from error
+    (m, k), n = left[-2:], right[-1]
+    if prod(right[:-2]) == 1:  # one B for all rows of A
+        a, b = reshaped(node, a, (prod(left[:-1]), k)), reshaped(node, b, right[-2:])
+    elif prod(left[:-2]) == prod(right[:-2]) == prod(outer):
+        a = reshaped(node, a, (prod(outer), m, k))
+        b = reshaped(node, b, (prod(outer), *right[-2:]))
+    else:
+        raise node.refuse(
+            f"batches of shapes {list(left[:-2])} and {list(right[:-2])}, of which one is repeated"
+        )
+    y = _product(node, a, b, "nn")
+    rows = (m,) if len(node.given(0).shape) > 1 else ()
+    columns = (n,) if len(node.given(1).shape) > 1 else ()
+    return reshaped(node, y, (*outer, *rows, *columns))
+
+
+ONNX = {"Gemm": _gemm, "MatMul": _matmul}

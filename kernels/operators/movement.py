@@ -24,6 +24,7 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import OneInput
+from kernels.operators.node import Node, axis_of, integers, real, reshaped, transposed
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel, Operand
 from kernels.program import ElementType, Role, Tensor
@@ -142,6 +143,19 @@ class Slice(Movement):
             for start, end, step in zip(attributes.starts, attributes.ends, steps, strict=True)
         )
 
+    def carried(self, attributes: SliceAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """The same parts of the same axes; axes that are not cut may lie in any way."""
+        steps = attributes.steps or (1,) * rank
+        bounds = [(0, extent, 1) for extent in shape]
+        for axis, bound in enumerate(zip(attributes.starts, attributes.ends, steps, strict=True)):
+            place = axes.get(axis)
+            if place is not None:
+                bounds[place] = bound
+            elif bound[0] or bound[2] > 1:
+                return None
+        starts, ends, steps = zip(*bounds, strict=True)
+        return SliceAttributes(starts=starts, ends=ends, steps=steps)
+
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy, from the first element on."""
         attributes = msgspec.convert(kernel.attributes, SliceAttributes)
@@ -190,6 +204,17 @@ class Pad(Movement):
         if min(*attributes.before, *attributes.after) < 0:
             raise InputError("before and after must not be negative", key="attributes.before")
         return tuple(map(sum, zip(attributes.before, shape, attributes.after, strict=True)))
+
+    def carried(self, attributes: PadAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Around the same axes; those without a border may lie in any way."""
+        before, after = [0] * len(shape), [0] * len(shape)
+        for axis, border in enumerate(zip(attributes.before, attributes.after, strict=True)):
+            place = axes.get(axis)
+            if place is not None:
+                before[place], after[place] = border
+            elif any(border):
+                return None
+        return PadAttributes(before=tuple(before), after=tuple(after), value=attributes.value)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """The constant everywhere, then x."""
@@ -253,6 +278,13 @@ class Concat(Movement):
             raise InputError(f"inputs may differ along axis {axis} alone", key="inputs")
         total = sum(shape[axis] for shape in shapes)
         return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+
+    def carried(
+        self, attributes: ConcatAttributes, rank: int, axes: Mapping[int, int], shape: Shape
+    ) -> Any:
+        """Along the same axis, wherever it lies."""
+        axis = axes.get(attributes.axis % rank)
+        return None if axis is None else ConcatAttributes(axis=axis)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy for each input."""
@@ -358,3 +390,128 @@ class Embedding(Gather):
 
 
 FAMILIES = (Transpose(), Slice(), Pad(), Concat(), Gather(), Embedding())
+
+
+def _transpose(node: Node) -> Tensor:
+    x = node.given(0)
+    permute = tuple(node.attribute("perm", range(len(x.shape))[::-1]))
+    if sorted(permute) != list(range(len(x.shape))):
+        raise node.refuse(f"perm = {list(permute)} is no permutation of {len(x.shape)} axes")
+    return transposed(node, x, permute)
+
+
+def _concat(node: Node) -> Tensor:
+    """More inputs than one kernel takes are joined in rounds."""
+    parts = [node.given(number) for number in range(len(node.inputs))]
+    real(node, *parts)
+    axis = axis_of(node, node.attribute("axis"), len(parts[0].shape))
+    while len(parts) > 1:
+        first, parts = parts[:MOST_INPUTS], parts[MOST_INPUTS:]
+        operands = {f"x{number}": part for number, part in enumerate(first)}
+        parts.insert(0, node.call("concat", operands, {"axis": axis}))
+    return parts[0]
+
+
+def _slice(node: Node) -> Tensor:
+    x = node.given(0)
+    starts, ends = integers(node, 1, "starts"), integers(node, 2, "ends")
+    if starts is None or ends is None:
+        raise node.refuse("it has no starts or no ends")
+    axes = integers(node, 3, "axes", range(len(starts))) or ()
+    steps = integers(node, 4, "steps", [1] * len(starts)) or ()
+    bounds = [(0, extent, 1) for extent in x.shape]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1:
+            raise node.refuse(f"step {step}; only steps forward are there")
+        place = axis_of(node, axis, len(x.shape))
+        low, high, _ = slice(start, end, step).indices(x.shape[place])
+        if low >= high:
+            raise node.refuse(f"axis {place} from {start} to {end}: nothing is left")
+        bounds[place] = (low, high, step)
+    return _part(node, x, bounds)
+
+
+def _part(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
+    """The part of x within (start, end, step) of each axis."""
+    if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
+        return x
+    real(node, x)
+    low, high, steps = zip(*bounds, strict=True)
+    return node.call("slice", {"x": x}, {"starts": low, "ends": high, "steps": steps})
+
+
+def _split(node: Node) -> tuple[Tensor, ...]:
+    x = node.given(0)
+    axis = axis_of(node, node.attribute("axis", 0), len(x.shape))
+    sizes = integers(node, 1, "split")
+    if sizes is None:
+        count = node.attribute("num_outputs", len(node.outputs))
+        size = -(-x.shape[axis] // count)
+        sizes = (*[size] * (count - 1), x.shape[axis] - size * (count - 1))
+    if sum(sizes) != x.shape[axis] or min(sizes) < 1:
+        raise node.refuse(f"parts of {list(sizes)} of an axis of {x.shape[axis]}")
+    parts, first = [], 0
+    for size in sizes:
+        bounds = [(0, extent, 1) for extent in x.shape]
+        bounds[axis] = (first, first + size, 1)
+        parts.append(_part(node, x, bounds))
+        first += size
+    return tuple(parts)
+
+
+def _pad(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    pads = integers(node, 1, "pads") or ()
+    axes = integers(node, 3, "axes", range(len(x.shape))) or ()
+    mode = node.attribute("mode", "constant")
+    if mode != "constant" or (pads and min(pads) < 0):
+        raise node.refuse(f"pads {list(pads)} in mode '{mode}'; only adding a constant is there")
+    value = node.attribute("value", 0.0)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the value
+        value = float(np.ravel(node.known(2, "value"))[0])
+    if not np.isfinite(value):
+        raise node.refuse(f"padding with {value}")
+    before, after = [0] * len(x.shape), [0] * len(x.shape)
+    for number, axis in enumerate(axes):
+        place = axis_of(node, axis, len(x.shape))
+        before[place], after[place] = pads[number], pads[number + len(axes)]
+    if not any(before + after):
+        return x
+    return node.call("pad", {"x": x}, {"before": before, "after": after, "value": value})
+
+
+def _gather(node: Node) -> Tensor:
+    """Along the first axis, which another one is brought to; one constant index is a slice."""
+    x, indices, known = node.given(0), node.given(1), node.value(1)
+    real(node, x)
+    axis = axis_of(node, node.attribute("axis", 0), len(x.shape))
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    if known is not None and known.size == 1:
+        index = int(known.ravel()[0])
+        if not -x.shape[axis] <= index < x.shape[axis]:
+            raise node.refuse(f"index {index} of an axis of {x.shape[axis]}")
+        bounds = [(0, extent, 1) for extent in x.shape]
+        bounds[axis] = (index % x.shape[axis], index % x.shape[axis] + 1, 1)
+        return reshaped(node, _part(node, x, bounds), shape)
+    if indices.dtype not in (ElementType.INT32, ElementType.INT64):
+        raise node.refuse(f"indices of type {indices.dtype}")
+    others = [place for place in range(len(x.shape)) if place != axis]
+    table = transposed(node, x, (axis, *others))
+    flat = reshaped(node, indices, indices.shape or (1,))
+    kind = "embedding" if node.is_constant(table) else "gather"
+    y = node.call(kind, {"table": table, "indices": flat}, {"index_type": indices.dtype.value})
+    count = len(flat.shape)
+    rest = range(count, count + len(others))
+    y = transposed(node, y, (*rest[:axis], *range(count), *rest[axis:]))
+    return reshaped(node, y, shape)
+
+
+ONNX = {
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Split": _split,
+    "Pad": _pad,
+    "Gather": _gather,
+}

@@ -24,8 +24,18 @@ from kernels.operators.base import (
     from_one_input,
     positive,
 )
-from kernels.operators.window import LAYOUTS, Image, WindowAttributes, output_shape, slide, taps
+from kernels.operators.node import Node, channels_first, channels_last, real
+from kernels.operators.window import (
+    LAYOUTS,
+    Image,
+    WindowAttributes,
+    imported,
+    output_shape,
+    slide,
+    taps,
+)
 from kernels.plan import Kernel
+from kernels.program import Tensor
 from kernels.schedules import channels
 
 LOWEST = -float("inf")
@@ -214,3 +224,34 @@ class GlobalAveragePool(_Average):
 
 
 FAMILIES = (MaxPool(), AveragePool(), GlobalAveragePool())
+
+
+def _pool(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    if len(node.outputs) > 1 and node.outputs[1]:
+        raise node.refuse("the indices of the largest elements are needed, which only training has")
+    if len(x.shape) - 2 not in LAYOUTS:
+        raise node.refuse(f"{len(x.shape) - 2} dimensions; there are poolings over 1, 2 and 3")
+    window = imported(node, x.shape[2:], tuple(node.attribute("kernel_shape", ())))
+    attributes: dict[str, Any] = msgspec.to_builtins(window)
+    if node.op == "AveragePool" and node.attribute("count_include_pad", 0):
+        pads = tuple(node.attribute("pads", (0,) * len(window.padding)))
+        if node.attribute("ceil_mode", 0) and pads != window.padding:
+            raise node.refuse("count_include_pad together with a ceil_mode that adds windows")
+        attributes["count_include_pad"] = True
+    kind = "max_pool" if node.op == "MaxPool" else "average_pool"
+    return channels_first(node, node.call(kind, {"x": channels_last(node, x)}, attributes))
+
+
+def _global(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    if node.op == "GlobalMaxPool":
+        return node.call("reduce_max", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
+    if len(x.shape) - 2 not in LAYOUTS:
+        return node.call("reduce_mean", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
+    return channels_first(node, node.call("global_average_pool", {"x": channels_last(node, x)}))
+
+
+ONNX = {"MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global, "GlobalMaxPool": _global}

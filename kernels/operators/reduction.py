@@ -25,7 +25,9 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import OneInput
+from kernels.operators.node import Node, axis_of, integers, real, reshaped
 from kernels.plan import Kernel
+from kernels.program import Tensor
 from kernels.schedules import channels
 
 
@@ -73,6 +75,13 @@ class Reduction(Family):
         if not entry.attributes.keepdims:
             kept = [extent for axis, extent in enumerate(shape) if axis not in axes] or [1]
         return from_one_input(entry.attributes, shape, tuple(kept))
+
+    def carried(self, attributes: AxesAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Over the same axes, wherever they lie, if they stay."""
+        found = [axes.get(axis) for axis in normalized(attributes.axes, rank)]
+        if None in found or not attributes.keepdims:
+            return None
+        return AxesAttributes(axes=tuple(sorted(axis for axis in found if axis is not None)))
 
     def flops(self, attributes: AxesAttributes, shapes: Shapes) -> int:
         """One for each element of the input."""
@@ -234,3 +243,31 @@ FAMILIES = (
         reference=lambda x, axes, keep: exact(np.min(x, axis=axes, keepdims=keep)),
     ),
 )
+
+
+KINDS = {
+    "ReduceSum": "reduce_sum",
+    "ReduceMean": "reduce_mean",
+    "ReduceProd": "reduce_prod",
+    "ReduceL2": "reduce_l2",
+    "ReduceMax": "reduce_max",
+    "ReduceMin": "reduce_min",
+}
+
+
+def _reduce(node: Node) -> Tensor:
+    """With the reduced axes kept, and then without: where they stay, layouts can change."""
+    x, named = node.given(0), integers(node, 1, "axes")
+    real(node, x)
+    if not named and node.attribute("noop_with_empty_axes", 0):
+        return x
+    axes = {axis_of(node, axis, len(x.shape)) for axis in named or range(len(x.shape))}
+    if not axes:
+        return x
+    y = node.call(KINDS[node.op], {"x": x}, {"axes": tuple(sorted(axes))})
+    if node.attribute("keepdims", 1):
+        return y
+    return reshaped(node, y, tuple(e for axis, e in enumerate(x.shape) if axis not in axes))
+
+
+ONNX = dict.fromkeys(KINDS, _reduce)

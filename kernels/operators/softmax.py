@@ -16,14 +16,17 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
+    Shape,
     Shapes,
     from_one_input,
     positive,
 )
 from kernels.operators.elementary import exp, log
 from kernels.operators.elementwise import OneInput
+from kernels.operators.node import Node, axis_of, real, reshaped
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
+from kernels.program import Tensor
 from kernels.schedules import channels
 
 
@@ -58,6 +61,11 @@ class Softmax(Family):
     def flops(self, attributes: Any, shapes: Shapes) -> int:
         """Five for each element: maximum, difference, exponential, sum, scaling."""
         return 5 * prod(shapes["x"])
+
+    def carried(self, attributes: AxisAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
+        """Along the same axis, wherever it lies."""
+        axis = axes.get(attributes.axis % rank)
+        return None if axis is None else AxisAttributes(axis=axis)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Rows that are contiguous are folded across lanes; others stand side by side in lanes."""
@@ -174,3 +182,22 @@ class LogSoftmax(Softmax):
 
 
 FAMILIES = (Softmax(), LogSoftmax())
+
+
+LAST_TO_FLATTEN = 12
+"""The last opset in which everything from the axis on is one row."""
+
+
+def _softmax(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    kind = "softmax" if node.op == "Softmax" else "log_softmax"
+    if node.opset > LAST_TO_FLATTEN:
+        axis = axis_of(node, node.attribute("axis", -1), len(x.shape))
+        return node.call(kind, {"x": x}, {"axis": axis})
+    axis = axis_of(node, node.attribute("axis", 1), len(x.shape))
+    rows = reshaped(node, x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
+    return reshaped(node, node.call(kind, {"x": rows}, {"axis": -1}), x.shape)
+
+
+ONNX = {"Softmax": _softmax, "LogSoftmax": _softmax}

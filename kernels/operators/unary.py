@@ -13,6 +13,8 @@ from kernels.errors import InputError
 from kernels.operators import elementary
 from kernels.operators.base import Array, Definition, Entry, Estimate, fused_as
 from kernels.operators.elementwise import Map, OneInput
+from kernels.operators.node import Node, real, reshaped, scalar
+from kernels.program import Tensor
 
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -248,3 +250,90 @@ FAMILIES = (
     Function("ceil", elementary.ceil, np.ceil, ulps=0),
     Function("round", elementary.round_even, np.rint, ulps=0),
 )
+
+
+def applied(node: Node, kind: str, x: Tensor, attributes: dict[str, Any] | None = None) -> Tensor:
+    """An element-wise function of x, which may be a scalar."""
+    real(node, x)
+    y = node.call(kind, {"x": reshaped(node, x, x.shape or (1,))}, attributes)
+    return reshaped(node, y, x.shape)
+
+
+def _simple(kind: str) -> Any:
+    """What takes a node of one input, without attributes, to a kind of ours."""
+    return lambda node: applied(node, kind, node.given(0))
+
+
+def _node_clip(node: Node) -> Tensor:
+    """A bound that is not there is infinite; only both together are our clip."""
+    low, high = scalar(node, 1, "min", -np.inf), scalar(node, 2, "max", np.inf)
+    x = node.given(0)
+    if low == 0.0 and high == np.inf:
+        return applied(node, "relu", x)
+    low = min(low, high)  # ONNX: bounds in the wrong order leave the upper one
+    if np.isfinite(low) and np.isfinite(high):
+        return applied(node, "clip", x, {"minimum": low, "maximum": high})
+    real(node, x)
+    y = reshaped(node, x, x.shape or (1,))
+    for kind, bound in (("maximum", low), ("minimum", high)):
+        if np.isfinite(bound):
+            y = node.call(kind, {"a": y, "b": node.constant(np.array([bound], np.float32))})
+    return reshaped(node, y, x.shape)
+
+
+def _node_leaky_relu(node: Node) -> Tensor:
+    return applied(node, "leaky_relu", node.given(0), {"alpha": node.attribute("alpha", 0.01)})
+
+
+def _node_elu(node: Node) -> Tensor:
+    if node.attribute("alpha", 1.0) != 1.0:
+        raise node.refuse("an alpha other than 1")
+    return applied(node, "elu", node.given(0))
+
+
+def _node_hard_sigmoid(node: Node) -> Tensor:
+    """By our own function for a slope of 1/6; ONNX's default is 0.2."""
+    alpha, beta = np.float32(node.attribute("alpha", 0.2)), np.float32(node.attribute("beta", 0.5))
+    x = node.given(0)
+    if alpha == np.float32(1 / 6) and beta == np.float32(0.5):
+        return applied(node, "hard_sigmoid", x)
+    real(node, x)
+    y = node.call("mul", {"a": reshaped(node, x, x.shape or (1,)), "b": node.constant(np.array([alpha]))})
+    y = node.call("add", {"a": y, "b": node.constant(np.array([beta]))})
+    return reshaped(node, node.call("clip", {"x": y}, {"minimum": 0.0, "maximum": 1.0}), x.shape)
+
+
+def _node_gelu(node: Node) -> Tensor:
+    kinds = {"none": "gelu", "tanh": "gelu_tanh"}
+    return applied(node, kinds[node.attribute("approximate", "none")], node.given(0))
+
+
+def _node_reciprocal(node: Node) -> Tensor:
+    x = node.given(0)
+    real(node, x)
+    one = node.constant(np.ones(1, np.float32))
+    return reshaped(node, node.call("div", {"a": one, "b": reshaped(node, x, x.shape or (1,))}), x.shape)
+
+
+ONNX = {
+    "Relu": _simple("relu"),
+    "Exp": _simple("exp"),
+    "Log": _simple("log"),
+    "Tanh": _simple("tanh"),
+    "Erf": _simple("erf"),
+    "Sigmoid": _simple("sigmoid"),
+    "Softsign": _simple("softsign"),
+    "Sqrt": _simple("sqrt"),
+    "Neg": _simple("negative"),
+    "Abs": _simple("absolute"),
+    "Floor": _simple("floor"),
+    "Ceil": _simple("ceil"),
+    "Round": _simple("round"),
+    "HardSwish": _simple("hard_swish"),
+    "HardSigmoid": _node_hard_sigmoid,
+    "Clip": _node_clip,
+    "LeakyRelu": _node_leaky_relu,
+    "Elu": _node_elu,
+    "Gelu": _node_gelu,
+    "Reciprocal": _node_reciprocal,
+}

@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels.errors import InputError
 from kernels.operators.base import Array, Shape, positive
+from kernels.operators.node import Node
 from kernels.schedules.tiles import Three, Window
 
 LAYOUTS = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
@@ -106,3 +107,38 @@ def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
             for a in range(3)
         )
         yield number, padded[:, *places]
+
+
+def imported(node: Node, image: Shape, kernel: Shape) -> WindowAttributes:
+    """The window of a convolution or pooling of ONNX over an image of these extents.
+
+    `ceil_mode` becomes padding at the ends: as much as the last window needs, which must
+    begin inside of the image or of the padding before it.
+    """
+    rank = len(image)
+    strides = tuple(node.attribute("strides", (1,) * rank))
+    dilations = tuple(node.attribute("dilations", (1,) * rank))
+    pads = tuple(node.attribute("pads", (0,) * (2 * rank)))
+    mode = node.attribute("auto_pad", "NOTSET")
+    if not len(kernel) == len(strides) == len(dilations) == len(pads) / 2 == rank:
+        raise node.refuse(f"kernel, strides, dilations and pads do not fit an image of {rank} dimensions")
+    if min(*kernel, *strides, *dilations) < 1 or min(pads) < 0:
+        raise node.refuse("kernel, strides and dilations must be positive, and pads not negative")
+    before, after = list(pads[:rank]), list(pads[rank:])
+    for axis in range(rank):
+        size, stride, reach = image[axis], strides[axis], (kernel[axis] - 1) * dilations[axis] + 1
+        if mode in ("SAME_UPPER", "SAME_LOWER"):
+            missing = max(0, (-(-size // stride) - 1) * stride + reach - size)
+            before[axis] = missing // 2 if mode == "SAME_UPPER" else missing - missing // 2
+            after[axis] = missing - before[axis]
+        elif mode == "VALID":
+            before[axis] = after[axis] = 0
+        if node.attribute("ceil_mode", 0) and mode in ("NOTSET", ""):
+            room = size + before[axis] + after[axis] - reach
+            count = -(-room // stride) + 1
+            if (count - 1) * stride >= size + before[axis]:
+                count -= 1
+            after[axis] = max(after[axis], (count - 1) * stride + reach - size - before[axis])
+    return WindowAttributes(
+        kernel=tuple(kernel), stride=strides, padding=(*before, *after), dilation=dilations
+    )

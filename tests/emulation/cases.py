@@ -170,6 +170,14 @@ def _rows() -> Iterator[tuple[str, str]]:
         yield "layer_norm", f'op = "layer_norm"\n{shape}'
         yield "rms_norm", f'op = "rms_norm"\n{shape}\nattributes = {{ epsilon = 1e-3 }}'
         yield "batch_norm", f'op = "batch_norm"\n{shape}\nfuse = ["relu"]'
+    for columns, size, beta in ((1, 5, 0.75), (7, 5, 0.75), (33, 4, 0.6), (129, 5, 0.75), (64, 1, 1.0)):
+        yield (
+            "lrn",
+            (
+                f'op = "lrn"\ninputs = {{ x = [3, {columns}] }}\n'
+                f"attributes = {{ size = {size}, alpha = 0.01, beta = {beta}, bias = 2.0 }}"
+            ),
+        )
     for shape, groups in (([2, 3, 5, 12], 4), ([1, 4, 4, 9], 9), ([2, 6, 33], 1), ([1, 2, 2, 34], 2)):
         yield (
             "group_norm",
@@ -213,6 +221,9 @@ def _movements() -> Iterator[tuple[str, str]]:
                 f'attributes = {{ index_type = "{kind}" }}'
             ),
         )
+    yield "reshape", 'op = "reshape"\ninputs = { x = [3, 35] }\nattributes = { shape = [5, 21] }'
+    for kind in ("int32", "int64"):
+        yield "cast", f'op = "cast"\ninputs = {{ x = [311] }}\nattributes = {{ x_type = "{kind}" }}'
     for mode in ("nearest", "bilinear"):
         for size in ([9, 14], [3, 5], [7, 8]):
             yield (

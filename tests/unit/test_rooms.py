@@ -46,6 +46,8 @@ def test_a_module_keeps_to_its_room(path: Path) -> None:
         assert all(module.startswith("toolchains.target") for module in rooms), rooms
     if name.startswith("kernels/schedules/"):
         assert not any(module.startswith("kernels.operators") for module in used)
+    if not name.startswith("kernels/models/"):
+        assert "onnx" not in tops(path), "only readers know a model's format"
     if not name.startswith("toolchains/engines/"):
         assert "docker" not in tops(path), "only the Docker engine imports docker"
 

@@ -15,7 +15,7 @@ import msgspec
 
 from kernels.errors import CheckFailedError, EngineError, MissingToolError, UsageError, did_you_mean
 from kernels.graph.planning import plan as make_plan
-from kernels.models import catalog, read_model
+from kernels.models import catalog, read_listing
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
 from toolchains.bench.contest import OURS, WINOGRAD, ContestRequest, Machine, Measured
@@ -34,6 +34,7 @@ from toolchains.bench.results import (
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.making import Options, make
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target, all_targets
@@ -101,7 +102,7 @@ def environment(target: Target) -> dict[str, str]:
 def measure_set(
     chosen: Set,
     target: Target,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -109,7 +110,7 @@ def measure_set(
     heard: Callable[[Kernel, Measured], None] = lambda *_: None,
 ) -> tuple[Machine, list[tuple[Kernel, Measured]]]:
     """Build the set's library and measure its kernels; EngineError if the contest fails."""
-    program = read_model(chosen.model)
+    program = read_listing(chosen.model)
     direct = msgspec.structs.replace(options, winograd=False)
     built = pipeline.build(program, target, direct, progress)
     if built.report.failed():
@@ -141,7 +142,7 @@ def measure_set(
         if rivals:
             plan = msgspec.structs.replace(plan, kernels=(*plan.kernels, *rivals.values()))
             place = Path(folder)
-            pipeline.make(plan, target, options, place, progress)
+            make(plan, target, options, place, progress)
         request = ContestRequest(
             target=target,
             plan=plan,
@@ -180,7 +181,7 @@ def _rivals(plan: Plan) -> dict[str, Kernel]:
 def bench_here(
     target: Target,
     sets: Mapping[str, Set],
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -198,9 +199,9 @@ def bench_here(
     return TargetFigures(host=host_of(machine), sets=found, missing=machine.missing)
 
 
-def count_instructions(target: Target, options: pipeline.Options, progress: Progress) -> TargetFigures:
+def count_instructions(target: Target, options: Options, progress: Progress) -> TargetFigures:
     """Instructions for each floating-point operation of a few products, under QEMU."""
-    program = read_model(COUNTED)
+    program = read_listing(COUNTED)
     report = pipeline.build(program, target, options, progress).report
     flops = {kernel.name: kernel.flops for kernel in make_plan(program, target).kernels}
     emulated = target.qemu.cpus[0] if target.qemu.cpus else ""
@@ -248,7 +249,7 @@ def own_target() -> str:
 def bench(
     targets: Sequence[Target],
     words: str,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,

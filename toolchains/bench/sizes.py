@@ -16,11 +16,12 @@ from elftools.elf.elffile import ELFFile
 from rich.table import Table
 
 from kernels.errors import EngineError, KernfitError
-from kernels.models import catalog, read_model
+from kernels.models import catalog, read_listing
 from kernels.plan import Plan
 from toolchains import pipeline
 from toolchains.bench.emulated import LIBRARIES, sysroot
 from toolchains.link import zig_environment
+from toolchains.making import Options
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target
@@ -68,11 +69,11 @@ class Size(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     missing: dict[str, str]
 
 
-def measure(target: Target, options: pipeline.Options, progress: Progress) -> Size:
+def measure(target: Target, options: Options, progress: Progress) -> Size:
     """Build what is to be measured; weights and zeroed memory do not count."""
-    built = pipeline.build(read_model(catalog()["resnet50"]), target, options, progress)
+    built = pipeline.build(read_listing(catalog()["resnet50"]), target, options, progress)
     library = sum(k.code_bytes + k.constant_bytes for k in built.manifest.kernels)
-    one = read_model(ONE)
+    one = read_listing(ONE)
     kernel = pipeline.build(one, target, options, progress).manifest.kernels[0]
     place = options.build / target.name / one.name
     plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
@@ -136,7 +137,7 @@ def _bytes(path: Path) -> int:
 
 
 def show_sizes(
-    targets: Sequence[Target], options: pipeline.Options, progress: Progress, show: Callable[[Any], None]
+    targets: Sequence[Target], options: Options, progress: Progress, show: Callable[[Any], None]
 ) -> dict[str, Size]:
     """Measure and print a row for each target."""
     found = {target.name: measure(target, options, progress) for target in targets}

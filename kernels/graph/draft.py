@@ -1,0 +1,193 @@
+"""A network in the making: what the reader and every pass write into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from kernels.errors import InputError
+from kernels.operators import find_family
+from kernels.operators.base import Array, Definition
+from kernels.program import ElementType, Network, Operator, Program, Role, Tensor
+
+LARGEST_TENSOR = (1 << 31) - 1
+"""Bytes: what a 32-bit target can address with a sign to spare."""
+
+
+class Draft:
+    """Tensors by name, operators in order, values of constants."""
+
+    def __init__(self, name: str, source: str) -> None:
+        """An empty network."""
+        self.name, self.source = name, source
+        self.tensors: dict[str, Tensor] = {}
+        self.constants: dict[str, Array] = {}
+        self.operators: list[Operator] = []
+        self.reserved: set[str] = set()
+        """Names that are kept for outputs."""
+        self._numbers: dict[str, int] = {}
+        self._operator_names: set[str] = set()
+
+    @classmethod
+    def of(cls, network: Network) -> Draft:
+        """What a network begins and ends with: inputs, constants and outputs, and no operators yet."""
+        draft = cls(network.program.name, network.program.source)
+        draft.tensors = {t.name: t for t in network.program.tensors if t.role is not Role.INTERNAL}
+        draft.constants = dict(network.constants)
+        return draft
+
+    def fresh(self, base: str) -> str:
+        """A name that no tensor has: `base` itself, or with the next number behind it."""
+        name = base
+        while name in self.tensors or name in self.reserved:
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}.{self._numbers[base]}"
+        return name
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Take a tensor in under its own name."""
+        self.tensors[tensor.name] = tensor
+        return tensor
+
+    def constant(self, base: str, value: Array, layout: str = "rows") -> Tensor:
+        """A constant; float64 stands for float32 that is not rounded yet."""
+        dtype = ElementType.FLOAT32 if value.dtype == np.float64 else ElementType(value.dtype.name)
+        name = self.fresh(base)
+        self.constants[name] = value
+        return self.add(
+            Tensor(name=name, shape=value.shape, role=Role.CONSTANT, dtype=dtype, layout=layout)
+        )
+
+    def rename(self, tensor: Tensor, name: str, first: int = 0) -> Tensor:
+        """Another name for a tensor that operators from number `first` on make and read."""
+        for number in range(first, len(self.operators)):
+            operator = self.operators[number]
+            if tensor.name in operator.inputs or tensor.name in operator.outputs:
+                swap = {tensor.name: name}
+                self.operators[number] = msgspec.structs.replace(
+                    operator,
+                    inputs=tuple(swap.get(given, given) for given in operator.inputs),
+                    outputs=tuple(swap.get(made, made) for made in operator.outputs),
+                )
+        del self.tensors[tensor.name]
+        return self.add(msgspec.structs.replace(tensor, name=name))
+
+    def append(self, operator: Operator) -> None:
+        """Take an operator in; its name is made unique."""
+        name = operator.name
+        while name in self._operator_names:
+            self._numbers[operator.name] = self._numbers.get(operator.name, 0) + 1
+            name = f"{operator.name}.{self._numbers[operator.name]}"
+        self._operator_names.add(name)
+        self.operators.append(
+            operator if name == operator.name else msgspec.structs.replace(operator, name=name)
+        )
+
+    def call(
+        self,
+        name: str,
+        result: str,
+        kind: str,
+        operands: Mapping[str, Tensor],
+        attributes: Mapping[str, Any] | None = None,
+        **entry: Any,
+    ) -> Tensor:
+        """Append an operator as its family defines it for these operands; its result.
+
+        InputError where attributes and operands do not fit.
+        """
+        definition = define(kind, operands, attributes, **entry)
+        for expected in definition.operands:
+            found = operands[expected.name]
+            fits = found.dtype is expected.dtype or kind == "reshape"
+            if found.shape != expected.shape or not fits:
+                raise InputError(
+                    f"{expected.name} ('{found.name}') is {list(found.shape)} of {found.dtype}, "
+                    f"where {kind} needs {list(expected.shape)} of {expected.dtype}"
+                )
+        if definition.output.bytes > LARGEST_TENSOR:
+            raise InputError(
+                f"a result of {definition.output.bytes} bytes is beyond a 32-bit address space"
+            )
+        output = self.add(
+            msgspec.structs.replace(
+                definition.output,
+                name=self.fresh(result),
+                role=Role.INTERNAL,
+                dtype=operands["x"].dtype if kind == "reshape" else definition.output.dtype,
+            )
+        )
+        self.append(
+            Operator(
+                name=name,
+                kind=kind,
+                inputs=tuple(operands[each.name].name for each in definition.operands),
+                outputs=(output.name,),
+                operands=(*(each.name for each in definition.operands), definition.output.name),
+                attributes=definition.attributes,
+            )
+        )
+        return output
+
+    def network(self) -> Network:
+        """The network: without operators and constants that no output needs."""
+        needed = {tensor.name for tensor in self.tensors.values() if tensor.role is Role.OUTPUT}
+        kept: list[Operator] = []
+        for operator in reversed(self.operators):
+            if needed.isdisjoint(operator.outputs):
+                continue
+            kept.append(operator)
+            needed.update(operator.inputs)
+            needed.update(operator.outputs)
+        tensors = [t for t in self.tensors.values() if t.name in needed or t.role is Role.INPUT]
+        tensors.sort(key=lambda tensor: ORDER.index(tensor.role))
+        program = Program(
+            name=self.name,
+            form="network",
+            source=self.source,
+            tensors=tuple(tensors),
+            operators=tuple(reversed(kept)),
+        )
+        return Network(
+            program=program,
+            constants={t.name: self.constants[t.name] for t in tensors if t.role is Role.CONSTANT},
+        )
+
+
+ORDER = (Role.INPUT, Role.OUTPUT, Role.CONSTANT, Role.STATE, Role.INTERNAL)
+
+
+def define(
+    kind: str, operands: Mapping[str, Tensor], attributes: Mapping[str, Any] | None = None, **entry: Any
+) -> Definition:
+    """What the entry of a listing with these operands' shapes would mean."""
+    family = find_family(kind)
+    keys: dict[str, Any] = {"name": "n", "op": kind, **entry}
+    if attributes is not None:
+        keys["attributes"] = attributes
+    entry_type: type[msgspec.Struct] = family.entry
+    names = _inputs_of(entry_type)
+    if names:
+        keys["inputs"] = {name: operands[name].shape for name in names}
+    elif names is not None:
+        keys["inputs"] = [tensor.shape for tensor in operands.values()]
+    try:
+        return family.define(msgspec.convert(keys, family.entry))
+    except msgspec.ValidationError as error:
+        raise InputError(f"{kind}: {error}") from error
+
+
+@cache
+def _inputs_of(entry: type[msgspec.Struct]) -> tuple[str, ...] | None:
+    """The names of an entry's `inputs`; none if it is a list of any number; None if there are no inputs."""
+    types = [field.type for field in msgspec.structs.fields(entry) if field.name == "inputs"]
+    if not types:
+        return None
+    (inputs,) = types
+    if isinstance(inputs, type) and issubclass(inputs, msgspec.Struct):
+        return tuple(field.name for field in msgspec.structs.fields(inputs))
+    return ()

@@ -1,0 +1,18 @@
+"""Constants as the library will hold them: rounded to their type, once, and contiguous."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.program import Network
+
+
+def settle(network: Network) -> Network:
+    """The same network with every constant of its tensor's type."""
+    types = {tensor.name: tensor.dtype.value for tensor in network.program.tensors}
+    with np.errstate(over="ignore"):
+        constants = {
+            name: np.ascontiguousarray(value, dtype=types[name])
+            for name, value in network.constants.items()
+        }
+    return Network(program=network.program, constants=constants)

@@ -1,0 +1,203 @@
+"""ONNX files: read with limits, checked, and made static, before anything is made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import checker, external_data_helper, helper, inliner, shape_inference
+
+from kernels.errors import InputError, did_you_mean
+
+LARGEST_FILE = (1 << 31) - 1
+"""Bytes: protobuf reads no more."""
+OLDEST_OPSET = 7
+MOST_LISTED = 5
+
+
+def load(path: Path, dims: Mapping[str, int]) -> onnx.ModelProto:
+    """The checked model, functions inlined and inputs static; InputError names file and fault.
+
+    Weights that lie in files of their own are read; those must be in the model's folder.
+    """
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path}: larger than 2 GiB; keep its weights in files beside it (external data)")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{path}: no ONNX model, or a truncated one") from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{path}: no ONNX model, for it has no graph")
+    _opsets(path, model)
+    _sizes(path, model.graph.initializer)
+    _order(path, model)
+    _external(path, model)
+    _check(path, model)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    _bind(path, model, dims)
+    _infer(path, model)
+    return model
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """What errors call a node: its name, or else that of its first output."""
+    return str(node.name or next((name for name in node.output if name), "?"))
+
+
+def _check(path: Path, model: onnx.ModelProto) -> None:
+    """What the onnx package finds wrong; but outputs may be without a shape, which it would refuse."""
+    bare = [
+        value.type.tensor_type
+        for value in model.graph.output
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+    ]
+    for kind in bare:
+        kind.shape.SetInParent()
+    try:
+        checker.check_model(model)
+    except (checker.ValidationError, RuntimeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {_line(error)}") from error
+    for kind in bare:
+        kind.ClearField("shape")
+
+
+def _opsets(path: Path, model: onnx.ModelProto) -> None:
+    for opset in model.opset_import:
+        newest = onnx.defs.onnx_opset_version()
+        if opset.domain in ("", "ai.onnx") and not OLDEST_OPSET <= opset.version <= newest:
+            raise InputError(f"{path}: opset {opset.version}; opsets {OLDEST_OPSET} to {newest} are known")
+
+
+def _sizes(path: Path, tensors: Iterable[onnx.TensorProto]) -> None:
+    """No initialiser may claim more than it holds: its memory would be taken before that is noticed."""
+    for tensor in tensors:
+        if min(tensor.dims, default=1) < 0:
+            raise InputError(f"{path}: initializer '{tensor.name}' has the shape {list(tensor.dims)}")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            continue
+        claimed, held = prod(tensor.dims), tensor.ByteSize()
+        # Packed numbers take half a byte at least, each of them.
+        if claimed > 2 * held:
+            raise InputError(
+                f"{path}: initializer '{tensor.name}' claims {claimed} elements and holds {held} bytes"
+            )
+
+
+def _order(path: Path, model: onnx.ModelProto) -> None:
+    """Every node reads what is there by then; a cycle cannot satisfy that."""
+    graph = model.graph
+    known = {"", *(value.name for value in graph.input), *(value.name for value in graph.initializer)}
+    known.update(value.values.name for value in graph.sparse_initializer)
+    later = {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        for name in node.input:
+            if name not in known:
+                where = f"{path}: node '{name_of(node)}' ({node.op_type}) reads '{name}'"
+                if name in later:
+                    raise InputError(f"{where} before it is computed: the graph has a cycle or no order")
+                raise InputError(f"{where}, which nothing computes")
+        known.update(node.output)
+    for value in graph.output:
+        if value.name not in known:
+            raise InputError(f"{path}: nothing computes the output '{value.name}'")
+
+
+def _external(path: Path, model: onnx.ModelProto) -> None:
+    """Read weights from files in the model's own folder, and from nowhere else."""
+    folder = path.parent.resolve()
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        given = {entry.key: entry.value for entry in tensor.external_data}
+        place = (folder / given.get("location", "")).resolve()
+        if not place.is_relative_to(folder) or not place.is_file():
+            raise InputError(
+                f"{path}: weights of '{tensor.name}' are to be in '{given.get('location', '')}', "
+                "which is no file in the model's folder"
+            )
+        size = _bytes(path, tensor)
+        offset, length = (_whole(given.get(key, "")) for key in ("offset", "length"))
+        fits = 0 <= offset <= place.stat().st_size - size and length in (0, size)
+        if not fits:
+            raise InputError(f"{path}: '{place.name}' does not hold the {size} bytes of '{tensor.name}'")
+        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _whole(text: str) -> int:
+    """A number in an external tensor's description; 0 where there is none, -1 where it is none."""
+    return int(text) if text.isdecimal() else -bool(text)
+
+
+def _bytes(path: Path, tensor: onnx.TensorProto) -> int:
+    try:
+        element = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError as error:
+        raise InputError(f"{path}: '{tensor.name}' is of an unknown element type") from error
+    return int(prod(tensor.dims) * element)
+
+
+def _bind(path: Path, model: onnx.ModelProto, dims: Mapping[str, int]) -> None:
+    """Give the dynamic dimensions of inputs their sizes; InputError names those that have none."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    unknown: dict[str, list[onnx.TensorShapeProto.Dimension]] = {}
+    for value in model.graph.input:
+        if value.name not in held:
+            for name, dim in _unknown(path, value):
+                unknown.setdefault(name, []).append(dim)
+    missing = [name for name in unknown if name not in dims]
+    if missing:
+        flags = " ".join(f"--dim {name}=..." for name in missing[:MOST_LISTED])
+        raise InputError(f"{path}: {len(missing)} dimensions of its inputs are dynamic; say {flags}")
+    for name, size in dims.items():
+        if name not in unknown:
+            raise InputError(f"{path}: no dynamic dimension '{name}'{did_you_mean(name, unknown)}")
+        for dim in unknown[name]:
+            dim.dim_value = size
+    _forget(model)
+
+
+def _forget(model: onnx.ModelProto) -> None:
+    """What was said of other tensors with names of dimensions is inferred again."""
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param"):
+                dim.Clear()
+
+
+def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.TensorShapeProto.Dimension]]:
+    """The dimensions of an input that have no size: by their name, or else by the input's and a number."""
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise InputError(f"{path}: input '{value.name}' is no tensor of a known number of dimensions")
+    found = []
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if not dim.HasField("dim_value"):
+            found.append((dim.dim_param or f"{value.name}.{axis}", dim))
+        elif dim.dim_value < 1:
+            raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}, so no elements")
+    return found
+
+
+def _infer(path: Path, model: onnx.ModelProto) -> None:
+    """Shapes and types as ONNX infers them must not contradict each other."""
+    try:
+        shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """The first telling line of an error of the onnx package, without its internals."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    text = re.sub(r"\[?[A-Za-z]*InferenceError\]?:? ?", "", text)
+    text = re.sub(r"^Inference error\(s\): ?", "", text)
+    text = re.sub(r"^\(op_type:(\w+), node name: ([^)]*)\):", r"node '\2' (\1):", text)
+    return text[:300]

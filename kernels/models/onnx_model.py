@@ -1,0 +1,259 @@
+"""ONNX models, read into Networks: every node by the family of operators that knows its type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from kernels.errors import InputError
+from kernels.graph.draft import Draft
+from kernels.models import onnx_constants, onnx_file
+from kernels.names import identifier
+from kernels.operators import importers
+from kernels.program import ElementType, Network, Operator, Role, Tensor
+
+Array = NDArray[Any]
+
+
+MOST_ELEMENTS = 1 << 30
+"""Of all constants that are computed, for memory that a small file may take."""
+
+
+def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
+    """The Network of an ONNX file, node by node, with all that is constant computed.
+
+    `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
+    """
+    try:
+        return _read(path, dims or {})
+    except InputError as error:  # names are any text, but an error is one line
+        text = "".join(sign if sign.isprintable() else "?" for sign in str(error))
+        raise InputError(text) from error
+
+
+def _read(path: Path, dims: Mapping[str, int]) -> Network:
+    model = onnx_file.load(path, dims)
+    producer = f"{model.producer_name} {model.producer_version}".strip()
+    draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
+    walk = _Walk(path, model, draft)
+    for node in model.graph.node:
+        walk.take(node)
+    walk.finish()
+    return draft.network()
+
+
+class _Walk:
+    """What each of the model's names is by now: a tensor of the draft, or a value."""
+
+    def __init__(self, path: Path, model: onnx.ModelProto, draft: Draft) -> None:
+        """Take inputs and initialisers in."""
+        self._path, self._model, self.draft = path, model, draft
+        self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
+        self._read = {name for node in model.graph.node for name in node.input}
+        self._read |= {value.name for value in model.graph.output}
+        draft.reserved.update(value.name for value in model.graph.output)
+        self._elements = 0
+        self.tensors: dict[str, Tensor] = {}
+        self.values: dict[str, Array] = {}
+        for tensor in model.graph.initializer:
+            try:
+                self.values[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{path}: initializer '{tensor.name}': {error}") from error
+        for value in model.graph.input:
+            if value.name not in self.values:
+                self._input(value)
+
+    def _input(self, value: onnx.ValueInfoProto) -> None:
+        given = value.type.tensor_type
+        dtype = element_type(given.elem_type)
+        if dtype is None:
+            kind = onnx.TensorProto.DataType.Name(given.elem_type).lower()
+            raise InputError(
+                f"{self._path}: input '{value.name}' is of type {kind}, which is not supported"
+            )
+        shape = tuple(dim.dim_value for dim in given.shape.dim)
+        self.tensors[value.name] = self.draft.add(
+            Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype)
+        )
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name; a value becomes one when it is first asked for."""
+        if name not in self.tensors:
+            value = self.values[name]
+            if value.dtype.name not in {kind.value for kind in ElementType}:
+                raise InputError(f"'{name}' is constant and of type {value.dtype}, which is not supported")
+            self.tensors[name] = self.draft.constant(name, value)
+        return self.tensors[name]
+
+    def take(self, node: onnx.NodeProto) -> None:
+        """Compute a node, or turn it into our operators."""
+        try:
+            outputs = self._outputs(node)
+        except InputError as error:
+            where = f"node '{onnx_file.name_of(node)}' ({node.op_type})"
+            raise InputError(f"{self._path}: {where}: {error}") from error
+        for name, output in zip(node.output, outputs, strict=False):
+            if isinstance(output, Tensor):
+                self.tensors[name] = output
+            else:
+                self.values[name] = output
+
+    def _outputs(self, node: onnx.NodeProto) -> Sequence[Tensor | Array]:
+        opset = self._opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        if node.op_type in ("Shape", "Size") and node.input[0] in self.tensors:
+            return (self._shape(node),)
+        known = [self.values.get(name) for name in node.input]
+        if all(value is not None or not name for name, value in zip(node.input, known, strict=True)):
+            folded = onnx_constants.fold(node, known, opset)
+            if folded is not None:
+                self._elements += sum(value.size for value in folded)
+                if self._elements > MOST_ELEMENTS:
+                    raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
+                return folded
+        importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if importer is None:
+            domain = f" of the domain '{node.domain}'" if node.domain else ""
+            raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
+        view = View(self, node, opset, tuple(name if name in self._read else "" for name in node.output))
+        outputs = importer(view)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return tuple(view.settled(output, name) for output, name in zip(outputs, node.output, strict=False))
+
+    def _shape(self, node: onnx.NodeProto) -> Array:
+        tensor = self.tensors[node.input[0]]
+        if node.op_type == "Size":
+            return np.array(tensor.elements, np.int64)
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        return np.array(tensor.shape, np.int64)[given.get("start", 0) : given.get("end", len(tensor.shape))]
+
+    def finish(self) -> None:
+        """Give each output of the model its name, by a reshaping, which passes turn into nothing."""
+        for value in self._model.graph.output:
+            name = value.name
+            given = self.tensor(name)
+            if given.role is Role.INPUT:
+                raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
+            if given.name == name:
+                raise InputError(f"{self._path}: '{name}' is an output twice")
+            self.draft.reserved.discard(name)
+            renamed = self.draft.add(msgspec.structs.replace(given, name=name, role=Role.OUTPUT))
+            self.tensors[name] = renamed
+            self.draft.append(
+                Operator(
+                    name=name,
+                    kind="reshape",
+                    inputs=(given.name,),
+                    outputs=(name,),
+                    operands=("x", "y"),
+                    attributes={"shape": given.shape},
+                )
+            )
+
+
+class View:
+    """A node as its family sees it: `kernels.operators.node.Node`."""
+
+    def __init__(self, walk: _Walk, node: onnx.NodeProto, opset: int, outputs: tuple[str, ...]) -> None:
+        """The node with its inputs as tensors."""
+        self._walk, self._draft = walk, walk.draft
+        self.op, self.opset, self.outputs = node.op_type, opset, outputs
+        self._name = onnx_file.name_of(node)
+        self._base = next((name for name in node.output if name), self._name)
+        self._attributes = {given.name: plain(given) for given in node.attribute}
+        self.inputs = tuple(walk.tensor(name) if name else None for name in node.input)
+        self._first = len(self._draft.operators)
+
+    def attribute(self, key: str, default: Any = None) -> Any:
+        """An attribute's value: a number, text, a tuple of numbers, or an array."""
+        return self._attributes.get(key, default)
+
+    def given(self, number: int) -> Tensor:
+        """An input that must be there."""
+        tensor = self.inputs[number] if number < len(self.inputs) else None
+        if tensor is None:
+            raise InputError(f"input {number} is missing")
+        if 0 in tensor.shape:
+            raise InputError(f"'{tensor.name}' has the shape {list(tensor.shape)}, so no elements")
+        return tensor
+
+    def value(self, number: int) -> Array | None:
+        """An input's value, if it is there and constant."""
+        tensor = self.inputs[number] if number < len(self.inputs) else None
+        return None if tensor is None else self._draft.constants.get(tensor.name)
+
+    def known(self, number: int, what: str) -> Array:
+        """An input's value; InputError where `what` is not constant."""
+        value, tensor = self.value(number), self.given(number)
+        if value is None:
+            raise InputError(f"its {what} ('{tensor.name}') must be constant")
+        return value
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether a tensor's value is known when the library is built."""
+        return tensor.role is Role.CONSTANT
+
+    def call(
+        self,
+        kind: str,
+        operands: Mapping[str, Tensor],
+        attributes: Mapping[str, Any] | None = None,
+        **entry: Any,
+    ) -> Tensor:
+        """The result of one of our operators; a constant is moved at once."""
+        if kind in MOVES and self.is_constant(operands["x"]):
+            (words,) = (attributes or {}).values()
+            return self.constant(MOVES[kind](self._draft.constants[operands["x"].name], words))
+        return self._draft.call(self._name, f"{self._base}.{kind}", kind, operands, attributes, **entry)
+
+    def constant(self, value: Array) -> Tensor:
+        """A constant tensor."""
+        return self._draft.constant(f"{self._base}.constant", value)
+
+    def refuse(self, why: str) -> InputError:
+        """The error that says what about this node is not supported; the reader adds its name."""
+        return InputError(why)
+
+    def settled(self, output: Tensor, name: str) -> Tensor:
+        """The output under the model's own name for it, if this node has made it."""
+        made = any(output.name in operator.outputs for operator in self._draft.operators[self._first :])
+        if not made or not name or output.role is not Role.INTERNAL:
+            return output
+        return self._draft.rename(output, self._draft.fresh(name), self._first)
+
+
+MOVES: Mapping[str, Any] = {
+    "reshape": lambda value, shape: value.reshape(shape),
+    "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
+}
+"""What is done to a constant when the model is read."""
+
+
+def plain(attribute: onnx.AttributeProto) -> Any:
+    """An attribute's value as numbers, text, tuples or an array."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
+
+
+LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
+
+
+def element_type(code: int) -> ElementType | None:
+    """Our element type of ONNX's number; None if there is none."""
+    kinds: dict[int, ElementType] = {
+        onnx.TensorProto.FLOAT: ElementType.FLOAT32,
+        onnx.TensorProto.INT32: ElementType.INT32,
+        onnx.TensorProto.INT64: ElementType.INT64,
+    }
+    return kinds.get(code)

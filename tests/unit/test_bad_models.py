@@ -1,0 +1,235 @@
+"""Models that cannot be accepted: one line that names the file and the fault, at once."""
+
+from __future__ import annotations
+
+import resource
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from kernels import graph
+from kernels.errors import InputError
+from tests import builders, networks
+from tests.unit.test_onnx import read
+
+X = {"x": (1, 3, 8, 8)}
+W = {"w": np.ones((4, 3, 3, 3), np.float32)}
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def refused(path: Path) -> str:
+    """The error's text, which is one line and names the file."""
+    with pytest.raises(InputError) as caught:
+        graph.optimise(read(path))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text
+
+
+def node(op: str, *inputs: str, name: str = "node1", **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, ["y"], name=name, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (node("Conv", "x", "w", strides=[1]), "node 'node1' (Conv): Attribute strides has incorrect size"),
+        (node("Conv", "x", "w", group=2), "node 'node1' (Conv): attributes.groups = 2 must divide"),
+        (node("Conv", "x", "x"), "node 'node1' (Conv): its weights ('x') must be constant"),
+        (node("DFT", "x"), "node 'node1' (DFT): kernfit has no operator"),
+        (
+            node("MaxPool", "x", kernel_shape=[9, 9]),
+            "node 'node1' (MaxPool): attributes.kernel = [9, 9] is",
+        ),
+        (node("MatMul", "x", "x7"), "node 'node1' (MatMul) reads 'x7', which nothing computes"),
+        (node("Relu", "y"), "node 'node1' (Relu) reads 'y' before it is computed"),
+        (node("Relu", "x", name=""), ""),
+    ],
+)
+def test_a_node_is_named(made: onnx.NodeProto, message: str, tmp_path: Path) -> None:
+    model = networks.model([made], X, ["y"], W)
+    if message:
+        assert message in refused(saved(model, tmp_path))
+    else:
+        assert read(saved(model, tmp_path)).program.operators[0].name == "y"
+
+
+def test_random_bytes_and_truncated_files_are_no_models(tmp_path: Path) -> None:
+    whole = builders.mobilenet_v3(32, 10).SerializeToString()
+    path = tmp_path / "m.onnx"
+    for content in (b"", b"\0" * 100, b"\xff" * 1000, networks.generator("bytes").bytes(5000)):
+        path.write_bytes(content)
+        refused(path)
+    for part in (0.01, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        refused(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_damaged_model_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(bytes(content))
+    with suppress(InputError):
+        graph.optimise(read(path))
+
+
+SMALL = networks.model(
+    [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Reshape", ["r", "s"], ["f"]),
+        helper.make_node("Softmax", ["f"], ["y"], axis=-1),
+    ],
+    X,
+    ["y"],
+    {"w": np.ones((2, 3, 1, 1), np.float32), "s": np.array([1, -1], np.int64)},
+).SerializeToString()
+
+
+@pytest.mark.parametrize("shape", [[10 << 30], [1 << 40, 1 << 40], [100000, 100000, 1], [-1, 4]])
+def test_a_claim_of_much_memory_takes_none(shape: list[int], tmp_path: Path) -> None:
+    model = networks.model([node("Add", "x", "w")], X, ["y"], {"w": np.ones(1, np.float32)})
+    del model.graph.initializer[0].dims[:]
+    model.graph.initializer[0].dims.extend(shape)
+    begin, held = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "initializer 'w'" in refused(saved(model, tmp_path))
+    assert time.monotonic() - begin < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 50 << 10
+
+
+@pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Tile", "Range"])
+def test_a_constant_of_much_memory_is_refused(op: str, tmp_path: Path) -> None:
+    many = np.array([1 << 20, 1 << 20], np.int64)
+    constants = {
+        "ConstantOfShape": [many],
+        "Expand": [np.ones((1, 1), np.float32), many],
+        "Tile": [np.ones((1, 1), np.float32), many],
+        "Range": [np.array(0), np.array(1 << 45), np.array(1)],
+    }[op]
+    names = {f"c{number}": value for number, value in enumerate(constants)}
+    nodes = [helper.make_node(op, list(names), ["big"], name="big"), node("Shape", "big")]
+    text = refused(saved(networks.model(nodes, X, ["y"], names, types={"y": TensorProto.INT64}), tmp_path))
+    assert "too large" in text
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "missing.bin", "link.bin", ""])
+def test_weights_are_read_from_the_models_folder_alone(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(b"\0" * 432)
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    assert "in the model's folder" in refused(external(location, folder))
+
+
+def external(location: str, folder: Path, **more: str) -> Path:
+    """A convolution whose weights are said to be in another file."""
+    model = networks.model([node("Conv", "x", "w")], X, ["y"], W)
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=value)
+    return saved(model, folder)
+
+
+def test_weights_beside_the_model_are_read(tmp_path: Path) -> None:
+    random = networks.weights("w", (4, 3, 3, 3))
+    (tmp_path / "w.bin").write_bytes(b"\0" * 64 + random.tobytes())
+    network = read(external("w.bin", tmp_path, offset="64", length="432"))
+    (value,) = (array for array in network.constants.values() if array.ndim == 4)
+    np.testing.assert_array_equal(value, random.transpose(0, 2, 3, 1))
+    assert "does not hold the 432 bytes" in refused(external("w.bin", tmp_path, offset="65"))
+    assert "does not hold the 432 bytes" in refused(external("w.bin", tmp_path, length="4000000000"))
+    refused(external("w.bin", tmp_path, offset="many"))
+
+
+def test_no_elements_and_old_or_unknown_opsets_are_refused(tmp_path: Path) -> None:
+    assert "so no elements" in refused(
+        saved(networks.model([node("Relu", "x")], {"x": (0, 3)}, ["y"]), tmp_path)
+    )
+    model = networks.model([node("Relu", "x")], X, ["y"])
+    for version in (1, 6, 999):
+        model.opset_import[0].version = version
+        assert "opsets 7 to" in refused(saved(model, tmp_path))
+
+
+def test_names_that_collide_stay_apart(tmp_path: Path) -> None:
+    names = ["a.b", "a/b", "A:b", "a b", "1", "int", "run", "日本", "a_b_2", "a_b"]
+    nodes, last = [], "x"
+    for number, name in enumerate(names):
+        nodes.append(helper.make_node(("Exp", "Log")[number % 2], [last], [f"{name}!"], name=name))
+        last = f"{name}!"
+    path = saved(networks.model(nodes, {"x": (2, 3)}, [last]), tmp_path)
+    network = graph.optimise(read(path))
+    found = [operator.group for operator in network.program.operators]
+    assert len({name.lower() for name in found}) == len(names)
+    assert all(name.isidentifier() and name.isascii() for name in found)
+
+
+def test_scalars_and_unused_inputs_and_weights_of_nan(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+        helper.make_node("Add", ["m", "nan"], ["y"]),
+        helper.make_node("Mul", ["s", "s"], ["z"]),
+    ]
+    constants = {"nan": np.array([np.nan, 1], np.float32)}
+    path = saved(
+        networks.model(nodes, {"x": (2, 3), "s": (), "unused": (4,)}, ["y", "z"], constants), tmp_path
+    )
+    network = graph.optimise(read(path))
+    inputs = networks.inputs_of(network)
+    assert list(inputs) == ["x", "s", "unused"]
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+
+
+def test_an_unsupported_function_of_the_model_is_inlined(tmp_path: Path) -> None:
+    body = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Add", ["b", "b"], ["c"])]
+    function = helper.make_function("own", "Twice", ["a"], ["c"], body, [helper.make_opsetid("", 17)])
+    made = helper.make_graph(
+        [helper.make_node("Twice", ["x"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (2, 3))],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = helper.make_model(made, functions=[function], opset_imports=opsets, ir_version=8)
+    kinds = [operator.kind for operator in graph.optimise(read(saved(model, tmp_path))).program.operators]
+    assert kinds == ["relu", "add"]
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.everything)])
+def test_many_nodes_take_time_in_proportion(count: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node(("Relu", "Sigmoid", "Neg")[number % 3], [f"t{number}"], [f"t{number + 1}"])
+        for number in range(count)
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("t0", TensorProto.FLOAT, (2, 3))],
+        [helper.make_tensor_value_info(f"t{count}", TensorProto.FLOAT, (2, 3))],
+        [numpy_helper.from_array(np.ones(1, np.float32), "unused")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = saved(model, tmp_path)
+    begin = time.process_time()
+    network = graph.optimise(read(path))
+    assert len(network.program.operators) == count
+    assert time.process_time() - begin < 10 + 0.001 * count

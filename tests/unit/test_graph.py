@@ -1,0 +1,158 @@
+"""Passes: each leaves the result as it was, and all together leave nothing needless."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from kernels import graph
+from kernels.models import read_model
+from kernels.names import identifiers
+from kernels.operators import find_family
+from kernels.operators.base import ElementWise
+from kernels.program import Network, Role
+from tests import networks
+from tests.networks import LIGHT as FOLDER
+from tests.unit.test_onnx import LIGHT, read
+
+
+def kinds(network: Network) -> Counter[str]:
+    return Counter(operator.kind for operator in network.program.operators)
+
+
+def groups(network: Network) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for operator in network.program.operators:
+        found.setdefault(operator.group, []).append(operator.kind)
+    return found
+
+
+def assert_sound(network: Network) -> None:
+    """What planning relies on."""
+    program = network.program
+    known = {tensor.name for tensor in program.tensors if tensor.role in (Role.INPUT, Role.CONSTANT)}
+    assert set(network.constants) == {t.name for t in program.tensors if t.role is Role.CONSTANT}
+    for name, value in network.constants.items():
+        assert value.shape == program.tensor(name).shape
+        assert value.dtype.name == program.tensor(name).dtype
+        assert value.flags.c_contiguous
+    last = ""
+    closed: set[str] = set()
+    for operator in program.operators:
+        assert known.issuperset(operator.inputs)
+        known.update(operator.outputs)
+        assert operator.group.isidentifier()
+        assert len(operator.operands) == len(operator.inputs) + 1
+        if operator.group == last:
+            assert isinstance(find_family(operator.kind), ElementWise)
+        else:
+            assert operator.group.lower() not in closed
+            closed.add(operator.group.lower())
+        last = operator.group
+    assert len({operator.name for operator in program.operators}) == len(program.operators)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_every_pass_leaves_a_light_network_right(name: str, tmp_path: Path) -> None:
+    path = networks.filled(name, tmp_path)
+    network = read(path)
+    inputs = networks.inputs_of(network)
+    wanted = networks.expected(path, inputs)
+    for number, improve in enumerate(graph.PASSES):
+        network = improve(network)
+        if number % 2 or improve is graph.PASSES[-1]:
+            networks.assert_same(networks.run(network, inputs), wanted)
+    assert_sound(network)
+
+
+def test_resnet50_is_products_alone_without_a_transposition() -> None:
+    begin = time.monotonic()
+    network = graph.optimise(read(FOLDER / "light_resnet50.onnx"))
+    assert time.monotonic() - begin < 10
+    assert_sound(network)
+    found = groups(network)
+    assert kinds(network)["transpose"] == 0
+    assert len(found) == 58  # 53 convolutions, 2 poolings, a product, softmax, and a reshaping: no kernel
+    assert sum(members[:2] == ["conv2d", "add"] for members in found.values()) == 53
+    assert sum(members == ["conv2d", "add", "add", "relu"] for members in found.values()) == 16
+    first = network.program.operators[0]
+    assert first.attributes["x_layout"] == "NCHW"
+
+
+def test_a_channel_shuffle_is_one_transposition() -> None:
+    network = graph.optimise(read(FOLDER / "light_shufflenet.onnx"))
+    assert kinds(network)["transpose"] == 16
+    assert kinds(network)["batch_norm"] == 0
+
+
+@pytest.mark.parametrize("name", ["inception_v1", "densenet121"])
+def test_images_become_rows_of_products_as_they_are_stored(name: str) -> None:
+    assert kinds(graph.optimise(read(FOLDER / f"light_{name}.onnx")))["transpose"] == 0
+
+
+def test_names_become_identifiers_and_stay_apart() -> None:
+    found = identifiers(["a.b", "a/b", "A_B", "2x", "", "for", "run", "a_b_2", "é"])
+    assert len({word.lower() for word in found.values()}) == len(found)
+    assert all(word.isidentifier() and word.isascii() for word in found.values())
+    assert found["a.b"] == "a_b"
+    assert "run" not in found.values()
+
+
+def test_a_residual_must_be_there_before_and_a_chain_may_be_read_by_nobody_else(tmp_path: Path) -> None:
+    weights = networks.weights("w", (8, 8, 1, 1))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first"),
+        helper.make_node("Relu", ["c"], ["r"], name="act"),
+        helper.make_node("Conv", ["r", "w"], ["d"], name="second"),
+        helper.make_node("Add", ["d", "r"], ["s"], name="sum"),
+        helper.make_node("Relu", ["s"], ["y"], name="last"),
+        helper.make_node("Add", ["y", "c"], ["z"], name="after"),
+    ]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(networks.model(nodes, {"x": (1, 8, 5, 5)}, ["z"], {"w": weights}).SerializeToString())
+    network = graph.optimise(read(path))
+    assert_sound(network)
+    assert list(groups(network).values()) == [
+        ["conv2d"],
+        ["relu"],
+        ["conv2d", "add", "relu"],
+        ["add"],
+        ["transpose"],
+    ]
+    inputs = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+
+
+def test_folding_rounds_once(tmp_path: Path) -> None:
+    random = networks.generator("fold")
+    shape = (7, 3, 3, 3)
+    constants = {
+        "w": networks.weights("w", shape),
+        "scale": random.uniform(0.5, 1.5, 7).astype(np.float32),
+        "shift": random.uniform(-1, 1, 7).astype(np.float32),
+        "mean": random.uniform(-1, 1, 7).astype(np.float32),
+        "variance": random.uniform(0.5, 1.5, 7).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(networks.model(nodes, {"x": (1, 3, 9, 9)}, ["y"], constants).SerializeToString())
+    network = graph.optimise(read(path))
+    scale = constants["scale"].astype(np.float64) / np.sqrt(
+        constants["variance"].astype(np.float64) + np.float64(np.float32(1e-5))
+    )
+    (conv,) = (operator for operator in network.program.operators if operator.kind == "conv2d")
+    wanted = constants["w"].transpose(0, 2, 3, 1) * scale[:, None, None, None]
+    np.testing.assert_array_equal(network.constants[conv.inputs[1]], wanted.astype(np.float32))
+    assert kinds(network)["batch_norm"] == 0
+
+
+def test_a_listing_is_no_network() -> None:
+    assert not isinstance(read_model(Path(graph.__file__).parents[1] / "models/catalog/blas.toml"), Network)

@@ -1,0 +1,119 @@
+"""Networks as exporters write them, MobileNets and BERT: right, and with nothing needless."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from kernels import graph
+from kernels.errors import InputError
+from kernels.program import Network
+from tests import builders, networks
+from tests.unit.test_graph import assert_sound, groups, kinds
+from tests.unit.test_onnx import read
+
+MADE: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, int]]] = {
+    "mobilenet_v2": (lambda: builders.mobilenet_v2(40, 0.25, 10), {}),
+    "mobilenet_v3": (lambda: builders.mobilenet_v3(40, 10), {}),
+    "mobilenet_v3_old": (lambda: builders.mobilenet_v3(40, 10, decomposed=True), {}),
+    "bert": (builders.bert, {"batch": 2, "sequence": 7}),
+    "bert_old": (lambda: builders.bert(decomposed=True), {"batch": 1, "sequence": 9}),
+}
+
+
+def kernels(network: Network) -> Counter[str]:
+    """How many kernels of each composition there are; reshapings are none."""
+    return Counter("+".join(members) for members in groups(network).values() if members != ["reshape"])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_network_is_right_after_every_pass(name: str, tmp_path: Path) -> None:
+    make, dims = MADE[name]
+    path = tmp_path / f"{name}.onnx"
+    onnx.save(make(), path)
+    network = read(path, **dims)
+    inputs = networks.inputs_of(network)
+    for each in ("attention_mask", "token_type_ids"):
+        if each in inputs:
+            inputs[each] %= 2
+    wanted = networks.expected(path, inputs)
+    networks.assert_same(networks.run(network, inputs), wanted)
+    for improve in graph.PASSES:
+        network = improve(network)
+        networks.assert_same(networks.run(network, inputs), wanted)
+    assert_sound(network)
+
+
+def test_mobilenets_are_their_layers(tmp_path: Path) -> None:
+    path = tmp_path / "v2.onnx"
+    onnx.save(builders.mobilenet_v2(40, 0.25, 10), path)
+    assert kernels(graph.optimise(read(path))) == {
+        "conv2d+add+clip": 18,
+        "depthwise_conv2d+add+clip": 17,
+        "conv2d+add": 6,
+        "conv2d+add+add": 11,  # one more than of the whole width: the first two stages are as narrow
+        "global_average_pool": 1,
+        "gemm+add": 1,
+    }
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_functions_are_found_in_what_exporters_make_of_them(tmp_path: Path, *, decomposed: bool) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(builders.mobilenet_v3(40, 10, decomposed=decomposed), path)
+    found = kernels(graph.optimise(read(path)))
+    assert found["conv2d+add+hard_swish"] == 7
+    assert found["gemm+add+hard_swish"] == 1
+    onnx.save(builders.bert(decomposed=decomposed), path)
+    network = graph.optimise(read(path, batch=1, sequence=9))
+    found = kernels(network)
+    assert found["gemm+add+gelu"] == 2
+    assert found["layer_norm"] == 5
+    assert found["gemm+add+add"] == 4
+    assert kinds(network)["transpose"] == 8  # of each attention: three operands and the result
+
+
+def test_dynamic_dimensions_are_named_with_the_flag(tmp_path: Path) -> None:
+    path = tmp_path / "b.onnx"
+    onnx.save(builders.bert(layers=1), path)
+    with pytest.raises(InputError, match=r"say --dim batch=\.\.\. --dim sequence=\.\.\."):
+        read(path)
+    with pytest.raises(InputError, match="no dynamic dimension 'sequense'; did you mean 'sequence'"):
+        read(path, batch=1, sequence=2, sequense=3)
+
+
+ALMOST = [
+    # Each is a pattern but for one number, or for somebody else who needs a part.
+    ("gelu", ["Div 1.5", "Erf", "Add 1", "Mul x", "Mul 0.5"]),
+    ("gelu", ["Div 1.4142135", "Erf", "Add 2", "Mul x", "Mul 0.5"]),
+    ("gelu", ["Div 1.4142135", "Erf", "Add 1", "Mul x", "Mul 0.25"]),
+    ("hard_swish", ["Add 3", "Clip 0 5", "Mul x", "Div 6"]),
+    ("hard_swish", ["Add 2", "Clip 0 6", "Mul x", "Div 6"]),
+    ("hard_sigmoid", ["Add 3", "Clip 0 6", "Div 5"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "steps"), ALMOST)
+def test_what_is_almost_a_pattern_is_none(kind: str, steps: list[str], tmp_path: Path) -> None:
+    nodes, constants, name = [], {}, "x"
+    for number, step in enumerate(steps):
+        op, *operands = step.split()
+        inputs = [name]
+        for place, operand in enumerate(operands):
+            inputs.append(operand if operand == "x" else f"c{number}{place}")
+            if operand != "x":
+                constants[inputs[-1]] = np.float32(operand)
+        name = f"t{number}"
+        nodes.append(helper.make_node(op, inputs, [name]))
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model(nodes, {"x": (3, 5)}, [name], constants), path)
+    network = graph.optimise(read(path))
+    assert kinds(network)[kind] == 0
+    inputs_ = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
