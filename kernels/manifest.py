@@ -23,6 +23,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kernel: what it computes, how, and what it takes.
 
+    `in_place` names the one input, if any, whose buffer may be the output's own.
     Where its schedule was tuned, `record` is the name of the file of records that it is from.
     """
 
@@ -41,6 +42,7 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stack_bytes: int
     schedule: Tuned
     schedule_source: Literal["model", "tuned"]
+    in_place: str = ""
     record: str = ""
 
 
@@ -133,5 +135,6 @@ def _entry(kernel: Kernel, measured: Measured) -> ManifestKernel:
         stack_bytes=measured.stack_bytes,
         schedule=kernel.schedule,
         schedule_source="tuned" if kernel.record else "model",
+        in_place=kernel.in_place,
         record=kernel.record,
     )

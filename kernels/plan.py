@@ -85,7 +85,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One C function with static shapes. `operands` are in the order of its signature.
 
-    `record` names the record of tuning that the schedule is from, if it is from one.
+    `in_place` names the one input, if any, whose buffer may be the output's own: the very
+    same pointer. `record` names the record of tuning that the schedule is from, if it is from one.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     arena_bytes: int
     flops: int
     count: int = 1
+    in_place: str = ""
     record: str = ""
 
     def operand(self, name: str) -> Operand:

@@ -33,13 +33,14 @@ def sample(plan: Plan) -> set[str]:
     """Names of kernels that stand for the others: of those made by one schedule, the smallest.
 
     Kernels are alike when they differ in sizes alone: the same operator with the same
-    attributes, schedule and epilogue.
+    attributes, schedule and epilogue, and the same may be in place.
     """
     alike: dict[str, Kernel] = {}
     for kernel in plan.kernels:
         attributes = {name: value for name, value in kernel.attributes.items() if name != "filters"}
         schedule = {name: value for name, value in kernel.schedule.items() if name not in BLOCKS}
-        key = digest(kernel.kind, attributes, schedule, [step.kind for step in kernel.epilogue])
+        steps = [step.kind for step in kernel.epilogue]
+        key = digest(kernel.kind, attributes, schedule, steps, kernel.in_place)
         if key not in alike or kernel.flops < alike[key].flops:
             alike[key] = kernel
     return {kernel.name for kernel in alike.values()}

@@ -24,18 +24,23 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One function in the table: the C statements that call it with `operands` and `arena`."""
+    """One function in the table: the C statements that call it with `operands` and `arena`.
+
+    `in_place` is the number of the argument that is given the output's own buffer, if one is.
+    """
 
     name: str
     declaration: str
     statements: tuple[str, ...]
     arguments: tuple[Argument, ...]
     arena_bytes: int
+    in_place: int | None = None
 
     @property
     def memory(self) -> int:
         """Bytes for all of it, with guards."""
-        operands = sum(GUARD_BYTES + each.bytes + 2 * LINE_BYTES for each in self.arguments)
+        apart = [each for number, each in enumerate(self.arguments) if number != self.in_place]
+        operands = sum(GUARD_BYTES + each.bytes + 2 * LINE_BYTES for each in apart)
         return operands + self.arena_bytes + 2 * GUARD_BYTES
 
 
@@ -65,8 +70,9 @@ def runner_table(plan: Plan) -> str:
         f'_Static_assert({most} <= MAX_OPERANDS, "too many operands");',
         "const struct kernel kernels[] = {",
         *(
-            f'    {{"{entry.name}", call{number}, operands{number}, '
-            f"{len(entry.arguments)}, {entry.arena_bytes}UL}},"
+            f'    {{"{entry.name}", call{number}, operands{number}, {len(entry.arguments)}, '
+            f"{len(entry.arguments) if entry.in_place is None else entry.in_place}, "
+            f"{entry.arena_bytes}UL}},"
             for number, entry in enumerate(entries)
         ),
         "};",
@@ -79,6 +85,7 @@ def runner_table(plan: Plan) -> str:
 
 def _kernel(kernel: Kernel) -> Entry:
     arguments = [f"operands[{i}]" for i in range(len(kernel.operands))]
+    names = [operand.name for operand in kernel.operands]
     return Entry(
         name=kernel.name,
         declaration=declaration(kernel),
@@ -87,6 +94,7 @@ def _kernel(kernel: Kernel) -> Entry:
             Argument(bytes=operand.bytes, output=operand.role == "output") for operand in kernel.operands
         ),
         arena_bytes=kernel.arena_bytes,
+        in_place=names.index(kernel.in_place) if kernel.in_place else None,
     )
 
 

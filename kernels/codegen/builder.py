@@ -48,6 +48,7 @@ class Builder:
         It returns 0, or -1 without touching anything where a pointer is null or not
         aligned to its element (the arena: to 64 bytes). An assertion is TVM's way to
         return -1; its call into TVM's runtime is taken out in `kernels.codegen.lower`.
+        LLVM is told that no two buffers overlap, but the pair of which one may be in place.
         """
         with IRBuilder() as ir, T.prim_func(is_private=False, s_tir=False):
             T.func_name(kernel.symbol)
@@ -57,14 +58,24 @@ class Builder:
             ]
             arena = T.arg("arena", T.ptr("float32"))
             T.func_ret(tirx.const(0, "int32").ty)
-            T.func_attr({"calling_conv": 0, "tirx.noalias": True, "global_symbol": kernel.symbol})
+            T.func_attr(
+                {
+                    "calling_conv": 0,
+                    "tirx.noalias": not kernel.in_place,
+                    "global_symbol": kernel.symbol,
+                }
+            )
             checks = [(pointer, dtype.bytes) for _, pointer, dtype in pointers]
             if kernel.arena_bytes:
                 checks.append((arena, ARENA_ALIGNMENT))
             with T.Assert(self._usable(checks), "unusable pointer"):
                 pass
+            pair = {kernel.in_place, kernel.output.name} if kernel.in_place else set()
             for operand, (name, pointer, _) in zip(kernel.operands, pointers, strict=True):
-                self.buffers[name] = self._declare(pointer, operand.stored, operand.dtype.value)
+                # TVM takes pointers that are bound for such as may be the same, and parameters
+                # for such as are not (CodeGenLLVM::AddAliasInfo), even without `tirx.noalias`.
+                place = T.bind(pointer) if name in pair else pointer
+                self.buffers[name] = self._declare(place, operand.stored, operand.dtype.value)
             if kernel.arena_bytes:
                 self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
             body(self)

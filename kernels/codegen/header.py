@@ -22,9 +22,10 @@ def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -
         Shapes: {plan.source}.
 
         Each function returns 0, or -1 without doing anything where a pointer is null or not
-        aligned: tensors to their element, an arena to {ARENA_ALIGNMENT} bytes. Buffers must not overlap.
-        Functions are reentrant; they allocate nothing and keep no state. An arena of 0 bytes
-        may be NULL. Packed weights are made from plain arrays by
+        aligned: tensors to their element, an arena to {ARENA_ALIGNMENT} bytes. Buffers must not overlap,
+        unless it says that two may be the same. Functions are reentrant; they allocate nothing
+        and keep no state. An arena of 0 bytes may be NULL. Packed weights are made from plain
+        arrays by
             python -m kernels.pack manifest.json KERNEL IN.npy OUT.bin""")
     lines = [
         f"#ifndef {guard}",
@@ -79,6 +80,8 @@ def _kernel(plan: Plan, kernel: Kernel) -> list[str]:
         text.append(
             f"  {operand.name}: {operand.role}, {operand.dtype.value}[{shape}], {operand.layout}{packed}"
         )
+    if kernel.in_place:
+        text.append(f"{kernel.in_place} may be the same buffer as {kernel.output.name}.")
     lines = [comment("\n".join(text))]
     lines += [
         f"#define {macro(plan, kernel, f'{operand.name.upper()}_BYTES')} {operand.bytes}"

@@ -61,27 +61,16 @@ class FusedSteps:
 
     def __call__(self, value: Any, pixel: Any, column: Any) -> Any:
         """The vector after all steps; `pixel` and `column` say where it lies in the output."""
-        b = self._b
+        b, output = self._b, self._kernel.output
         for step, family in self._steps:
             value = b.let(value)
             operand = None
             if step.operand:
-                row = pixel * self._kernel.output.shape[-1] if self._is_whole(step) else 0
+                whole = self._kernel.operand(step.operand).elements == output.elements
+                row = pixel * output.shape[-1] if whole and output.shape[:-1] else 0
                 operand = b.load(b.buffers[step.operand], row + column, b.lanes(value))
             value = family.apply(b, msgspec.convert(step.attributes, family.attributes), value, operand)
         return value
-
-    def prefetch(self, pixel: Any, column: Any) -> None:
-        """Ask for what the steps will read at that place of operands as large as the output."""
-        for step, _ in self._steps:
-            if step.operand and self._is_whole(step):
-                place = pixel * self._kernel.output.shape[-1] + column
-                self._b.prefetch(self._b.buffers[step.operand], place)
-
-    def _is_whole(self, step: Step) -> bool:
-        """Whether the step's operand has an element for each of the output's, not for each channel."""
-        output = self._kernel.output
-        return len(output.shape) > 1 and self._kernel.operand(step.operand).elements == output.elements
 
 
 def _element_wise(step: Step) -> ElementWise:

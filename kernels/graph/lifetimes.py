@@ -58,7 +58,7 @@ def blocks_of(
 
 def _overwritten(storage: Storage, call: Pending) -> str:
     """The owner of the input that the output may overwrite; empty if there is none."""
-    name = getattr(call.kernel, "in_place", "")
+    name = call.kernel.in_place
     if not name:
         return ""
     owners = [storage.owner[tensor] for tensor in call.tensors]

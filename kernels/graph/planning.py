@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from kernels.operators import find_family
-from kernels.operators.base import Scheduler
+from kernels.operators.base import ElementWise, Planned, Scheduler
 from kernels.plan import Kernel, Operand, Plan, Step
 from kernels.program import Operator, Program, Role, Tensor
 from kernels.tuning import WINOGRAD, Known, signature
@@ -145,5 +145,21 @@ def plan_kernel(
         arena_bytes=planned.arena_bytes,
         flops=flops,
         count=leading.count,
+        in_place=_in_place(planned, operands, steps),
         record=known.file if known else "",
     )
+
+
+def _in_place(planned: Planned, operands: Sequence[Operand], steps: Sequence[Step]) -> str:
+    """The input whose buffer may be the output's own: the family's, or else the residual.
+
+    The residual of an output that is written once is read just before, at the same place;
+    but a heavy step may keep its arguments in the output's memory.
+    """
+    families = [find_family(step.kind) for step in steps]
+    heavy = any(isinstance(family, ElementWise) and family.heavy for family in families)
+    if planned.in_place or heavy or not planned.written_once:
+        return planned.in_place
+    elements = operands[-1].elements
+    residuals = (o.name for o in operands if o.role == "residual" and o.elements == elements)
+    return next(residuals, "")

@@ -34,9 +34,6 @@ class Epilogue(Protocol):
     def __call__(self, value: Any, pixel: Any, column: Any) -> Any:
         """The vector after all steps."""
 
-    def prefetch(self, pixel: Any, column: Any) -> None:
-        """Ask for what the steps will read there."""
-
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys that every `[[kernel]]` of a listing may have; families add their own."""
@@ -59,11 +56,19 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a family decided for one kernel on one processor."""
+    """What a family decided for one kernel on one processor.
+
+    `in_place` names an input each of whose elements is read for the last time before the
+    output's at the same place is written. `written_once` promises of the output that each
+    element is written a single time, after the epilogue's operands were read there; not
+    where a heavy step may need the output's memory first.
+    """
 
     schedule: msgspec.Struct | None = None
     packing: dict[str, Packing] = {}
     arena_bytes: int = 0
+    in_place: str = ""
+    written_once: bool = False
 
 
 class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +195,7 @@ class ElementWise(Family):
     """A family that can also stand in another kernel's epilogue, by its `fuse` words."""
 
     words: Words
-    heavy: ClassVar[bool] = False
+    heavy: bool = False
     """Too long to be repeated for each accumulator of a register tile."""
 
     @abc.abstractmethod

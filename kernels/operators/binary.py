@@ -133,6 +133,7 @@ class Pow(_Alone):
     """
 
     kind = "pow"
+    heavy = True
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """A number below zero has powers to integers alone, and odd ones keep its sign."""

@@ -154,7 +154,9 @@ class Convolution(Family):
                 return fast
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = packing_of(shapes["w"], schedule.nr, attributes.groups)
-        return Planned(schedule=schedule, packing={"w": packing})
+        return Planned(
+            schedule=schedule, packing={"w": packing}, written_once=not schedule.suspends(window)
+        )
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loop over groups, panels of filters and tiles of pixels."""
@@ -302,6 +304,7 @@ class DepthwiseConv2D(Family):
         return Planned(
             schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),
             packing={"w": packing},
+            written_once=True,
         )
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:

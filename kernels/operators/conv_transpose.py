@@ -114,7 +114,11 @@ class ConvTranspose2D(Family):
         """One register tile for all phases."""
         window = self._phases(attributes, shapes["x"])[0]
         schedule = by.schedule(Contraction, lambda: choose(window, attributes.filters, by.cpu))
-        return Planned(schedule=schedule, packing={"w": packing_of(shapes["w"], schedule.nr)})
+        return Planned(
+            schedule=schedule,
+            packing={"w": packing_of(shapes["w"], schedule.nr)},
+            written_once=not schedule.suspends(window),
+        )
 
     def _phases(self, attributes: TransposedAttributes, x: Shape) -> list[Window]:
         kernel, stride, padding, out = self._extents(attributes, x)

@@ -18,6 +18,8 @@ from kernels.operators.base import (
     Entry,
     Epilogue,
     Estimate,
+    Planned,
+    Scheduler,
     Shape,
     Shapes,
     exact,
@@ -26,6 +28,9 @@ from kernels.operators.base import (
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
+
+TOGETHER = 4
+"""In place, so many vectors are loaded before any is stored if the processor loads pairs of them."""
 
 
 class NoAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,6 +95,18 @@ class Map(ElementWise):
         """Elements are on their own, wherever they lie."""
         return attributes
 
+    def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
+        """Nothing to decide; each vector of an input is read before the result's is stored there.
+
+        So an input may be written over that is not broadcast, for whose elements are read again.
+        """
+        whole = [
+            name
+            for name in ("x", "a", "b")
+            if name in shapes and name not in weights and prod(shapes[name]) == prod(shapes["y"])
+        ]
+        return Planned(in_place=whole[0] if whole else "", written_once=True)
+
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the outer axes, vectors along the last; axes are merged where they can be."""
         attributes = msgspec.convert(kernel.attributes, self.attributes)
@@ -104,7 +121,7 @@ class Map(ElementWise):
                 row = row * extent + index
                 starts = [at + index * stride for at, stride in zip(starts, strides, strict=True)]
 
-            def body(column: Any, lanes: int) -> None:
+            def load(column: Any, lanes: int) -> list[Any]:
                 values = []
                 for operand, start, step in zip(inputs, starts, steps, strict=True):
                     buffer = b.buffers[operand.name]
@@ -112,10 +129,16 @@ class Map(ElementWise):
                         values.append(b.let(b.load(buffer, start + column, lanes)))
                     else:
                         values.append(b.let(b.splat(b.load(buffer, start, 1), lanes)))
-                value = self.apply(b, attributes, *values, *([None] if len(values) == 1 else []))
-                b.store(b.buffers["y"], row * columns + column, epilogue(value, row, column))
+                return values
 
-            channels.emit_map(b, columns, body)
+            def body(parts: list[channels.Part]) -> None:
+                loaded = [load(*part) for part in parts]
+                for (column, _), values in zip(parts, loaded, strict=True):
+                    value = self.apply(b, attributes, *values, *([None] if len(values) == 1 else []))
+                    b.store(b.buffers["y"], row * columns + column, epilogue(value, row, column))
+
+            paired = kernel.in_place and b.cpu.paired_loads and not self.heavy
+            channels.emit_groups(b, columns, TOGETHER if paired else 1, body)
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """The function applied to exact inputs."""

@@ -101,13 +101,16 @@ class Gemm(Family):
     ) -> Planned:
         """Panels of B: packed ahead if it is a weight, in the arena if it is transposed."""
         batch, m, n, k = _extents(attributes, shapes)
-        schedule = by.schedule(Contraction, lambda: choose(_window(batch, m, k), n, by.cpu))
+        window = _window(batch, m, k)
+        schedule = by.schedule(Contraction, lambda: choose(window, n, by.cpu))
+        once = not schedule.suspends(window)
         transposed = attributes.transpose[1] == "t"
         if "b" in weights:
             permute = (1, 0) if transposed else (0, 1)
             packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr, groups=1)
-            return Planned(schedule=schedule, packing={"b": packing})
-        return Planned(schedule=schedule, arena_bytes=4 * batch * k * n if transposed else 0)
+            return Planned(schedule=schedule, packing={"b": packing}, written_once=once)
+        arena = 4 * batch * k * n if transposed else 0
+        return Planned(schedule=schedule, arena_bytes=arena, written_once=once)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """An image of one row of m pixels with k channels for each product, one tap."""

@@ -75,7 +75,8 @@ class _Pool(Family):
     def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
         """Channels in vectors."""
         window = slide(self.window_attributes(attributes, shapes["x"]), shapes["x"])
-        return Planned(schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)))
+        schedule = by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu))
+        return Planned(schedule=schedule, written_once=True)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Fold each window and store the result."""

@@ -26,7 +26,6 @@ class Function(Map):
     """
 
     special_inputs = True
-    heavy = True
 
     def __init__(
         self,
@@ -38,11 +37,13 @@ class Function(Map):
         relative: float = 0.0,
         lipschitz: float | None = None,
         scaled: bool = False,
+        heavy: bool = True,
     ) -> None:
         """A function that is fused by its own name if its slope is bounded.
 
         `scaled`: its last step multiplies something that may be subnormal by x.
         """
+        self.heavy = heavy
         self.kind = kind
         self.words = {kind: {}} if lipschitz is not None else {}
         self._emit, self._exact = emit, exact
@@ -202,7 +203,7 @@ class LeakyRelu(Map):
 FAMILIES = (
     Clip(),
     LeakyRelu(),
-    Function("relu", _relu, lambda x: np.where(x < 0, 0.0, x), ulps=0, lipschitz=1.0),
+    Function("relu", _relu, lambda x: np.where(x < 0, 0.0, x), ulps=0, lipschitz=1.0, heavy=False),
     Function("exp", elementary.exp, np.exp, ulps=2),
     Function("log", elementary.log, np.log, ulps=2),
     Function("tanh", elementary.tanh, np.tanh, ulps=2, lipschitz=1.0),
@@ -244,8 +245,8 @@ FAMILIES = (
     Function("elu", _elu, lambda x: np.where(x < 0, np.expm1(x), x), ulps=3, lipschitz=1.0),
     Function("softsign", _softsign, lambda x: x / (1.0 + np.abs(x)), ulps=2, lipschitz=1.0),
     Function("sqrt", lambda b, x: b.sqrt(x), np.sqrt, ulps=0.5),
-    Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0),
-    Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0),
+    Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0, heavy=False),
+    Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0, heavy=False),
     Function("floor", elementary.floor, np.floor, ulps=0),
     Function("ceil", elementary.ceil, np.ceil, ulps=0),
     Function("round", elementary.round_even, np.rint, ulps=0),

@@ -47,6 +47,10 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prefetch_panel: int = 0
     prefetch_result: int = 0
 
+    def suspends(self, window: Window) -> bool:
+        """Whether sums of a block of channels wait in the result for those of the next."""
+        return self.kc < window.channels
+
 
 def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     """The schedule by an analytical model of registers, caches and latencies.

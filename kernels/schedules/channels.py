@@ -123,13 +123,33 @@ def _emit_run(
 
 def emit_map(b: Any, elements: int, body: Callable[[Any, int], None]) -> None:
     """body(index, lanes) over a flat array, in whole vectors and then exact pieces."""
+
+    def each(parts: list[Part]) -> None:
+        for index, lanes in parts:
+            body(index, lanes)
+
+    emit_groups(b, elements, 1, each)
+
+
+Part = tuple[Any, int]
+"""Where a vector begins, and its lanes."""
+
+
+def emit_groups(b: Any, elements: int, together: int, body: Callable[[list[Part]], None]) -> None:
+    """body(parts) over a flat array: so many whole vectors at a time, and pieces of what is left.
+
+    A body that may write over what it reads loads all parts before it stores the first: LLVM
+    must not move a load before a store, and so could not join neighbouring ones.
+    """
     lanes = b.cpu.lanes
-    whole = elements // lanes
-    if whole:
-        with b.loop(0, whole) as number:
-            body(number * lanes, lanes)
-    for offset, width in pieces(elements - whole * lanes, lanes):
-        body(whole * lanes + offset, width)
+    rounds = elements // (lanes * together)
+    if rounds:
+        with b.loop(0, rounds) as number:
+            body([((number * together + part) * lanes, lanes) for part in range(together)])
+    done = rounds * together * lanes
+    left: list[Part] = [(done + offset, width) for offset, width in pieces(elements - done, lanes)]
+    for first in range(0, len(left), together):
+        body(left[first : first + together])
 
 
 def emit_fold(

@@ -150,7 +150,6 @@ class _Body:
         if product.schedule.prefetch_result:
             for row, at in pairs(range(tile.run.rows), range(0, tile.width, b.cpu.l1.line // 4)):
                 b.prefetch(product.y, self._place(row, at), write=True)
-                product.epilogue.prefetch(self._pixel(row), product.y_offset + tile.column + at)
         if self._whole:
             self._begin()
         else:
@@ -189,23 +188,28 @@ class _Body:
             self._b.store(self._product.y, place, self._accumulators[number])
 
     def _finish(self) -> None:
-        """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once."""
+        """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once.
+
+        All that the epilogue reads for a row is read before the first store, for it may lie there.
+        """
         b, product, tile = self._b, self._product, self._tile
         if product.epilogue.heavy:
             self._suspend()
             with b.loop(0, tile.run.rows) as row:
                 for offset, width in self._vectors:
                     place = self._place(row, offset)
-                    self._apply(row, offset, b.load(product.y, place, width))
+                    b.store(product.y, place, self._applied(row, offset, b.load(product.y, place, width)))
             return
         for row in range(tile.run.rows):
-            for number, (offset, _) in enumerate(self._vectors):
-                self._apply(row, offset, self._accumulators[row * len(self._vectors) + number])
+            first = row * len(self._vectors)
+            for number, (offset, _) in enumerate(self._vectors, first):
+                self._accumulators[number] = self._applied(row, offset, self._accumulators[number])
+            for number, (offset, _) in enumerate(self._vectors, first):
+                b.store(product.y, self._place(row, offset), self._accumulators[number])
 
-    def _apply(self, row: Any, offset: int, value: Any) -> None:
+    def _applied(self, row: Any, offset: int, value: Any) -> Any:
         column = self._product.y_offset + self._tile.column + offset
-        value = self._product.epilogue(value, self._pixel(row), column)
-        self._b.store(self._product.y, self._place(row, offset), value)
+        return self._product.epilogue(value, self._pixel(row), column)
 
     def _pixel(self, row: Any) -> Any:
         tile = self._tile

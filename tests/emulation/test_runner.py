@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from kernels.codegen.header import declaration
 from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.plan import Plan
@@ -36,15 +37,14 @@ FAULTS = {
 
 def linked(folder: Path, target: Target, planned: Plan, body: str, *, check: str) -> None:
     """A runner of one matrix product whose C body is ours, and its input."""
-    name = planned.library
+    (kernel,) = planned.kernels
+    used = "".join(f"(void){each.name}; " for each in kernel.operands)
     source = (
-        f"#include <stdint.h>\nint32_t {name}_g(const float *a, const float *b, float *c, float *arena)\n"
-        f"{{ {check} (void)a; (void)b; (void)c; (void)arena; {body} return 0; }}\n"
+        f"#include <stdint.h>\n{declaration(kernel)}\n{{ {check} {used}(void)arena; {body} return 0; }}\n"
     )
     (folder / "kernel.c").write_text(source, encoding="utf-8")
-    prototype = f"int32_t {name}_g(const float *, const float *, float *, void *);"
-    (folder / f"{name}.h").write_text(f"#include <stdint.h>\n{prototype}\n", encoding="utf-8")
-    (folder / "kernel.c").write_text(source.replace("float *arena)", "void *arena)"), encoding="utf-8")
+    header = f"#include <stdint.h>\n{declaration(kernel)};\n"
+    (folder / f"{planned.library}.h").write_text(header, encoding="utf-8")
     (folder / "table.c").write_text(runner_table(planned), encoding="utf-8")
     command = [
         *compiler("zig", target),
@@ -68,7 +68,8 @@ def linked(folder: Path, target: Target, planned: Plan, body: str, *, check: str
         "kernel.c",
     ]
     subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
-    (folder / "g.in").write_bytes(bytes(4 * (8 + 12)))
+    size = sum(each.bytes for each in kernel.operands if each.role != "output")
+    (folder / "g.in").write_bytes(bytes(size))
 
 
 def emulated(
@@ -117,6 +118,27 @@ def test_a_fault_has_its_word(tmp_path: Path, planned: Plan, body: str) -> None:
     ended = emulated(tmp_path, find_target("riscv64"), planned, body, check=CHECK)
     assert ended.outcome in outcome.split("|"), ended
     assert reason in ended.reason
+
+
+IN_PLACE = {
+    "": ("ran", ""),
+    "c[6] = 1.0f;": ("wrong", "outside its buffers"),
+    "c[-1] = 1.0f;": ("wrong", "outside its buffers"),
+}
+
+
+@pytest.mark.parametrize("body", IN_PLACE)
+def test_an_operand_that_may_be_in_place_lies_in_the_output(tmp_path: Path, body: str) -> None:
+    """It is read before the call, over what the output is filled with, and guarded as one with it."""
+    target = find_target("riscv64")
+    planned = plan(read_model(write(tmp_path, gemm(fuse='["add"]'))), target)
+    same = "if (residual != c) return 1; for (int i = 0; i < 6; i++) if (c[i] != 0.0f) return 1;"
+    outcome, reason = IN_PLACE[body]
+    check = CHECK.replace("!c", "!c || !residual")
+    ended = emulated(tmp_path, target, planned, f"{same} {body}", check=check)
+    assert ended.outcome == outcome, ended
+    assert reason in ended.reason
+    assert (tmp_path / "g.out").read_bytes() == bytes(4 * 6)
 
 
 def test_a_kernel_must_refuse_a_null_pointer(tmp_path: Path, planned: Plan) -> None:

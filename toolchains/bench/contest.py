@@ -25,7 +25,16 @@ from kernels.errors import CheckFailedError, KernfitError
 from kernels.operators.base import Estimate
 from kernels.pack import pack
 from kernels.plan import Kernel, Plan
-from toolchains.bench.harness import SAMPLE_SECONDS, Call, Contestant, Harness, Sample, address, aligned
+from toolchains.bench.harness import (
+    SAMPLE_SECONDS,
+    Array,
+    Call,
+    Contestant,
+    Harness,
+    Sample,
+    address,
+    aligned,
+)
 from toolchains.bench.peers import open_peers
 from toolchains.bench.peers.base import Arrays, Peer
 from toolchains.target import Target
@@ -91,20 +100,30 @@ class Ours:
         self.name, self.kernel, self._library = name, kernel, library
 
     def contestants(self, kernel: Kernel, arrays: Arrays) -> list[Contestant]:
-        """The kernel's function on operands packed as it wants them."""
+        """The kernel's function on operands packed as it wants them; a residual in place if it may be.
+
+        There each computation adds to what the one before left: its numbers grow evenly, so
+        that even a million are far from overflow. Other inputs get buffers of their own, for
+        a function of its own result, over and over, ends at numbers that cost other time.
+        """
         kernel = self.kernel
+        output = aligned(np.zeros(kernel.output.shape, dtype=np.float32))
+        before: Array | None = None
         places = []
         for operand in kernel.operands:
             if operand.role == "output":
-                places.append(aligned(np.zeros(operand.shape, dtype=np.float32)))
+                places.append(output)
+            elif operand.role == "residual" and operand.name == kernel.in_place:
+                before = arrays[operand.name]
+                places.append(output)
             else:
                 array = arrays[operand.name]
                 places.append(aligned(pack(array, operand.packing) if operand.packing else array))
         arena = aligned(np.zeros(kernel.arena_bytes // 4 + 16, dtype=np.float32))
         function = address(getattr(self._library, kernel.symbol))
         call = Call(function=function, integers=tuple(place.ctypes.data for place in (*places, arena)))
-        output = next(p for p, o in zip(places, kernel.operands, strict=True) if o.role == "output")
-        return [Contestant(name=self.name, calls=[call], output=output, alive=(places, arena))]
+        alive = places, arena
+        return [Contestant(name=self.name, calls=[call], output=output, alive=alive, before=before)]
 
 
 def measure(

@@ -58,16 +58,24 @@ int whole(long handle, unsigned char *at, unsigned long size, int writing)
 void lay(struct place *place, const struct kernel *kernel, unsigned long off)
 {
     unsigned char *next = memory;
-    unsigned long i;
+    unsigned long i, output = 0;
 
     place->kernel = kernel;
     for (i = 0; i < kernel->operand_count; i++) {
+        if (i == kernel->in_place)
+            continue;
+        if (kernel->operands[i].output)
+            output = i;
         unsigned long size = kernel->operands[i].bytes;
         unsigned long behind = kernel->operands[i].aligned ? 0 : off;
         unsigned char *start = next + GUARD_BYTES + behind;
         place->operands[i] = start;
         place->ends[i] = start + size;
         next += GUARD_BYTES + (behind + size + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+    }
+    if (kernel->in_place < kernel->operand_count) {
+        place->operands[kernel->in_place] = place->operands[output];
+        place->ends[kernel->in_place] = place->ends[output];
     }
     place->arena = next + GUARD_BYTES;
     place->end = place->arena + kernel->arena_bytes + GUARD_BYTES;
@@ -144,6 +152,8 @@ enum fault look(const struct place *place)
     unsigned long i;
 
     for (i = 0; i < place->kernel->operand_count; i++) {
+        if (i == place->kernel->in_place)
+            continue;
         if (!untouched(guard, place->operands[i]))
             return FAULT_OUTSIDE;
         guard = place->ends[i];

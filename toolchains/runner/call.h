@@ -22,11 +22,12 @@ struct place {
     unsigned char *end;
 };
 
-/* Divide the memory among the operands, each `off` bytes behind the beginning of a line. */
+/* Divide the memory among the operands, each `off` bytes behind the beginning of a line. One
+ * that may be in place is given the output's buffer: the harder case. */
 void lay(struct place *place, const struct kernel *kernel, unsigned long off);
 /* Fill the guards, and the outputs with NaNs. */
 void fence(const struct place *place);
-/* Read the inputs from a file. */
+/* Read the inputs from a file; one that is in place over the output's NaNs. */
 enum fault load(struct place *place, const char *path);
 /* Whether a null pointer is refused in every place, with nothing written. */
 enum fault refuse(struct place *place);

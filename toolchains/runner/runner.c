@@ -24,9 +24,9 @@ static enum fault run(const struct kernel *kernel, const char *in, const char *o
 
     lay(&place, kernel, ELEMENT_BYTES);
     fence(&place);
-    if ((fault = load(&place, in)))
-        return fault;
     if ((fault = refuse(&place)))
+        return fault;
+    if ((fault = load(&place, in))) /* after it: an input that is in place lies over the output */
         return fault;
     io_mark(MARK_BEGIN);
     fault = call(&place);

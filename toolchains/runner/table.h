@@ -15,6 +15,7 @@ struct kernel {
     int32_t (*call)(void **operands, void *arena);
     const struct operand *operands;
     unsigned long operand_count;
+    unsigned long in_place; /* the operand in the output's own buffer; operand_count if none is */
     unsigned long arena_bytes;
 };
 
