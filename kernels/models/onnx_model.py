@@ -139,7 +139,7 @@ class _Walk:
         for value in self._model.graph.output:
             name = value.name
             given = self.tensor(name)
-            if given.role is Role.INPUT:
+            if given.role is Role.INPUT and given.name == name:
                 raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
             if given.name == name:
                 raise InputError(f"{self._path}: '{name}' is an output twice")
