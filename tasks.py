@@ -63,7 +63,11 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
-MODEL = "a listing (.toml) or a name of the catalogue, several with commas, or 'all'; see `invoke models`"
+MODEL = (
+    "a model (.onnx), a listing (.toml) or a name of the catalogue, several with commas, or 'all'; "
+    "see `invoke models`"
+)
+DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = (
@@ -143,12 +147,17 @@ def models(c: Context) -> None:
         "engine": ENGINE,
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "weights": "where a network's are: embed (in the library), file (beside it), symbol (left to the "
+        "linker)",
+        "max-arena": "the most scratch memory that a network may need, such as 256K",
+        "dim": DIM,
         "records": RECORDS,
         "winograd": WINOGRAD,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what compilers and Docker print",
     },
+    iterable=["dim"],
 )
 def build(
     c: Context,
@@ -157,6 +166,9 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    weights: str = "embed",
+    max_arena: str = "",
+    dim: Any = None,
     records: str = "",
     winograd: bool = False,
     out: str = "dist",
@@ -166,13 +178,20 @@ def build(
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
     from toolchains import summary
     from toolchains.batch import build_all
+    from toolchains.words import parse_bytes
 
     if check not in ("all", "sample"):
         raise UsageError(f"--check {check}: say all or sample")
-    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, out, verbose, records)
-    options = msgspec.structs.replace(options, checks=check, winograd=winograd)
+    if weights not in ("embed", "file", "symbol"):
+        raise UsageError(f"--weights {weights}: say embed, file or symbol")
+    limit = parse_bytes("--max-arena", max_arena) if max_arena else None
+    prepared = _prepare(arch, model, engine, jobs, out, verbose, records, dim)
+    chosen, programs, options, progress, oracles = prepared
+    options = msgspec.structs.replace(
+        options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+    )
     try:
-        built, failures = build_all(programs, chosen, options, progress)
+        built, failures = build_all(programs, chosen, options, progress, oracles)
     finally:
         options.engine.close()
     summary.print_built(OUT, built, failures)
@@ -188,9 +207,11 @@ def build(
         "engine": ENGINE,
         "jobs": JOBS,
         "histogram": "show which instructions each kernel executed, by mnemonic",
+        "dim": DIM,
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what the emulator prints",
     },
+    iterable=["dim"],
 )
 def check(
     c: Context,
@@ -199,13 +220,14 @@ def check(
     engine: str = "auto",
     jobs: int = 0,
     histogram: bool = False,
+    dim: Any = None,
     require_checks: bool = False,
     verbose: bool = False,
 ) -> None:
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
 
-    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose, dim=dim)
     try:
         reports = [
             pipeline.check_again(program, target, options, progress, histogram=histogram)
@@ -252,7 +274,9 @@ def bench(
     from toolchains.bench import running
 
     words = arch or running.own_target()
-    chosen, _, options, progress = _prepare(words, model_files.DEFAULT, engine, jobs, out, verbose, records)
+    chosen, _, options, progress, _ = _prepare(
+        words, model_files.DEFAULT, engine, jobs, out, verbose, records
+    )
     options = msgspec.structs.replace(options, winograd=winograd)
     try:
         running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
@@ -287,15 +311,16 @@ def tune(
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
     from kernels.tuning import RECORDS as SHIPPED
+    from toolchains.batch import program_of
     from toolchains.bench.tuning import tune as search
 
-    chosen, programs, options, progress = _prepare(arch, model, engine, jobs, "dist", verbose)
+    chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose)
     options = msgspec.structs.replace(options, winograd=winograd)
     try:
         for program in programs:
             for target in chosen:
                 path = search(
-                    program,
+                    program_of(program),
                     target,
                     options,
                     progress,
@@ -309,17 +334,32 @@ def tune(
 
 
 def _prepare(
-    arch: str, model: str, engine: str, jobs: int, out: str, verbose: bool, records: str = ""
+    arch: str,
+    model: str,
+    engine: str,
+    jobs: int,
+    out: str,
+    verbose: bool,
+    records: str = "",
+    dim: Any = None,
 ) -> Any:
+    from kernels.models.oracle import oracle_for
+    from toolchains.batch import program_of
     from toolchains.engines.choose import choose_engine
-    from toolchains.pipeline import Options
+    from toolchains.making import Options
+    from toolchains.pipeline import bring
+    from toolchains.words import parse_dims
 
     if not arch:
         raise UsageError(f"say which target: --arch {', --arch '.join(all_targets())}, or --arch all")
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give a positive number")
     chosen = find_targets(arch)
-    programs = [model_files.read_model(path) for path in model_files.find_models(model)]
+    paths, dims = model_files.find_models(model), parse_dims(dim or ())
+    programs = [bring(path, dims) for path in paths]
+    oracles = {
+        program_of(model).name: oracle_for(path) for path, model in zip(paths, programs, strict=True)
+    }
     progress = Progress(verbose=verbose)
     runs_on, why = choose_engine(engine)
     progress.say(why)
@@ -333,6 +373,7 @@ def _prepare(
             records=tuple(Path(word) for word in records.split(",") if word),
         ),
         progress,
+        oracles,
     )
 
 

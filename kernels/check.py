@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from kernels.operators import find_family
 from kernels.operators.base import ElementWise, Estimate
 from kernels.pack import pack
-from kernels.plan import Kernel
+from kernels.plan import Kernel, Step
 from toolchains.target import Target
 
 Array = NDArray[Any]
@@ -64,7 +65,12 @@ def reference(kernel: Kernel, arrays: dict[str, Array]) -> Estimate:
     """The kernel's result in float64, its epilogue included."""
     family = find_family(kernel.kind)
     estimate = family.estimate(kernel, arrays)
-    for step in kernel.epilogue:
+    return apply_steps(kernel.epilogue, estimate, arrays)
+
+
+def apply_steps(steps: Iterable[Step], estimate: Estimate, arrays: dict[str, Array]) -> Estimate:
+    """An estimate after the fused steps, whose operands are among `arrays`."""
+    for step in steps:
         fused = find_family(step.kind)
         if not isinstance(fused, ElementWise):
             raise TypeError(f"{step.kind} is not element-wise")
@@ -77,7 +83,8 @@ def reference(kernel: Kernel, arrays: dict[str, Array]) -> Estimate:
 def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Target) -> Verdict:
     """Compare a runner's output with the reference; NaN where a number is due is wrong."""
     shape = kernel.output.shape
-    found = np.frombuffer(output, dtype=np.dtype(np.float32).newbyteorder(target.byte_order))
+    element = np.dtype(kernel.output.dtype.value)
+    found = np.frombuffer(output, dtype=element.newbyteorder(target.byte_order))
     if found.size != kernel.output.elements:
         return Verdict(
             passed=False,

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from kernels.plan import Kernel, Operand, Plan, Step, Tuned
+from kernels.codegen.driver import run_symbol
+from kernels.plan import Call, Kernel, NetworkPlan, Operand, Plan, Port, Step, Tuned, Weight, WeightsMode
 from kernels.program import Attribute
 from toolchains.target import Target
 
@@ -43,8 +44,29 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     record: str = ""
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A library: names, versions of what made it, and its kernels."""
+class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole network: its tensors, the calls of `symbol` in order, and its memory.
+
+    `code_bytes` and `stack_bytes` are those of `symbol` alone, without its kernels. `weights`
+    tells where each constant lies in the weights, packed as its kernel's operand says.
+    """
+
+    symbol: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    calls: tuple[Call, ...]
+    code_bytes: int
+    stack_bytes: int
+    arena_bytes: int
+    live_bytes: int
+    weights_mode: WeightsMode
+    weights_bytes: int
+    weights_sha256: str
+    weights: tuple[Weight, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A library: names, versions of what made it, its kernels, and the network if it is one."""
 
     library: str
     target: str
@@ -52,10 +74,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: str
     versions: dict[str, str]
     kernels: tuple[ManifestKernel, ...]
+    network: ManifestNetwork | None = None
 
 
 def manifest_of(
-    plan: Plan, target: Target, measured: dict[str, Measured], versions: dict[str, str]
+    plan: Plan,
+    target: Target,
+    measured: dict[str, Measured],
+    versions: dict[str, str],
+    weights_sha256: str = "",
 ) -> Manifest:
     """The manifest of a plan whose objects, by symbol, measured so."""
     return Manifest(
@@ -65,6 +92,27 @@ def manifest_of(
         source=plan.source,
         versions=versions,
         kernels=tuple(_entry(kernel, measured[kernel.symbol]) for kernel in plan.kernels),
+        network=_network(plan, plan.network, measured, weights_sha256) if plan.network else None,
+    )
+
+
+def _network(
+    plan: Plan, network: NetworkPlan, measured: dict[str, Measured], weights_sha256: str
+) -> ManifestNetwork:
+    symbol = run_symbol(plan.library)
+    return ManifestNetwork(
+        symbol=symbol,
+        inputs=network.inputs,
+        outputs=network.outputs,
+        calls=network.calls,
+        code_bytes=measured[symbol].code_bytes,
+        stack_bytes=measured[symbol].stack_bytes,
+        arena_bytes=network.arena_bytes,
+        live_bytes=network.live_bytes,
+        weights_mode=network.weights_mode,
+        weights_bytes=network.weights_bytes,
+        weights_sha256=weights_sha256,
+        weights=network.weights,
     )
 
 

@@ -3,86 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-RESERVED = frozenset(
-    [
-        "auto",
-        "break",
-        "case",
-        "char",
-        "const",
-        "continue",
-        "default",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "float",
-        "for",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "typedef",
-        "union",
-        "unsigned",
-        "void",
-        "volatile",
-        "while",
-        "bool",
-        "true",
-        "false",
-        "nullptr",
-        "alignas",
-        "alignof",
-        "constexpr",
-        "typeof",
-        "class",
-        "delete",
-        "new",
-        "operator",
-        "private",
-        "protected",
-        "public",
-        "template",
-        "this",
-        "throw",
-        "try",
-        "catch",
-        "virtual",
-        "namespace",
-        "using",
-        "typename",
-        "friend",
-        "explicit",
-        "export",
-        "mutable",
-        "and",
-        "or",
-        "not",
-        "xor",
-        "run",
-    ]
-)
-"""Words of C and C++, and `run`, which is the whole network."""
+from kernels.errors import InputError
+
+WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept
+    const const_cast constexpr continue decltype default delete do double dynamic_cast else enum
+    explicit export extern false float for friend goto if inline int long mutable namespace new
+    noexcept not not_eq nullptr operator or or_eq private protected public register
+    reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast
+    struct switch template this thread_local throw true try typedef typeid typename typeof union
+    unsigned using virtual void volatile wchar_t while xor xor_eq linux unix"""
+KEYWORDS = frozenset(WORDS.split())
+"""Words that are no names in C or C++, and two that GNU's compilers define away."""
+RESERVED = KEYWORDS | {"run", "weights", "inputs", "outputs"}
+"""Those, and what follows the library's name in symbols and types of the whole network."""
 LONGEST = 48
 
 
-def identifier(name: str) -> str:
+def identifier(name: str, longest: int = LONGEST) -> str:
     """The name as a C identifier: other characters become underscores."""
-    word = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:LONGEST].strip("_") or "x"
+    word = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:longest].strip("_") or "x"
     return f"n{word}" if word[0].isdigit() else word
 
 
@@ -99,3 +41,18 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
         taken.add(word.lower())
         found[name] = word
     return found
+
+
+def members(names: Collection[str], what: str) -> dict[str, str]:
+    """Each name's identifier in a structure, where a number that was made up would only confuse.
+
+    InputError where two of the names of `what` become the same.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        word = identifier(name, len(name))
+        word = f"{word}_" if word in KEYWORDS else word
+        if word in found:
+            raise InputError(f"{what} '{found[word]}' and '{name}' would both be '{word}' in C")
+        found[word] = name
+    return {name: word for word, name in found.items()}

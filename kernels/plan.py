@@ -6,6 +6,7 @@ Made by `kernels.graph` without TVM, so that a build can tell from it what is ca
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import msgspec
 
@@ -121,10 +122,94 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.by_role("output")[0]
 
 
+WeightsMode = Literal["embed", "file", "symbol"]
+"""Where a network's weights are: in the library, in a file beside it, or left to the linker."""
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An input or output of a network: `name` is the model's own, `identifier` is C's."""
+
+    name: str
+    identifier: str
+    shape: tuple[int, ...]
+    layout: str
+    dtype: ElementType = ElementType.FLOAT32
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes."""
+        return self.elements * self.dtype.bytes
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a pointer of a call points: to input or output `number`, or bytes into a block."""
+
+    home: Literal["input", "output", "arena", "weights"]
+    number: int = 0
+    offset: int = 0
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call of a kernel, for the model's node `node`.
+
+    `places` and `tensors` (the network's own names) are in the order of the kernel's
+    operands; `scratch` is the offset of the kernel's own memory in the arena, if it needs any.
+    """
+
+    node: str
+    kernel: str
+    tensors: tuple[str, ...]
+    places: tuple[Place, ...]
+    scratch: int | None = None
+
+
+class Weight(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A constant in the network's weights, stored as operand `operand` of `kernel` wants it.
+
+    `sha256` is that of the unpacked values, little-endian.
+    """
+
+    tensor: str
+    kernel: str
+    operand: str
+    offset: int
+    bytes: int
+    sha256: str
+
+
+class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `<library>_run` does: calls in order over one arena and one block of weights.
+
+    `live_bytes` is the largest sum of tensors that are live at once: no arena is smaller.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    calls: tuple[Call, ...]
+    arena_bytes: int
+    live_bytes: int
+    weights: tuple[Weight, ...]
+    weights_bytes: int
+    weights_mode: WeightsMode = "embed"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All kernels of one library for one target."""
+    """All kernels of one library for one target, and how a network calls them, if it is one."""
 
     library: str
     target: str
     source: str
     kernels: tuple[Kernel, ...]
+    network: NetworkPlan | None = None
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of that name; KeyError if there is none."""
+        for kernel in self.kernels:
+            if kernel.name == name:
+                return kernel
+        raise KeyError(name)

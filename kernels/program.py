@@ -123,3 +123,7 @@ class Network:
 
     program: Program
     constants: Mapping[str, NDArray[Any]]
+
+
+Model: TypeAlias = Program | Network
+"""What the user brings, read: a listing, or a whole network."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import KernfitError, UsageError
+from kernels.models.oracle import Oracle
 from kernels.plan import Plan
-from kernels.program import Program
-from toolchains.pipeline import Built, Options, build
+from kernels.program import Model, Network, Program
+from toolchains.making import Options
+from toolchains.pipeline import Built, build
 from toolchains.progress import Board, Progress, State
 from toolchains.target import Target
 
@@ -39,10 +41,15 @@ def first_line(error: KernfitError) -> str:
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One library for one target, and how much it takes."""
 
-    program: Program
+    model: Model
     target: Target
     work: int
     bytes: int
+
+    @property
+    def program(self) -> Program:
+        """What is computed."""
+        return program_of(self.model)
 
     @property
     def name(self) -> str:
@@ -51,18 +58,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_all(
-    programs: Sequence[Program], targets: Sequence[Target], options: Options, progress: Progress
+    models: Sequence[Model],
+    targets: Sequence[Target],
+    options: Options,
+    progress: Progress,
+    oracles: Mapping[str, Oracle] | None = None,
 ) -> tuple[list[Built], list[Failure]]:
-    """Build every program for every target; what was built, in that order, and what was not.
+    """Build every model for every target; what was built, in that order, and what was not.
 
     A build that fails does not keep the others from being built. An interruption ends all.
-    UsageError if two programs have one name, for the one's archive would replace the other's.
+    `oracles` say, by the names of models, what networks are judged against.
+    UsageError if two models have one name, for the one's archive would replace the other's.
     """
-    names = [program.name for program in programs]
+    names = [program_of(model).name for model in models]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two models are named '{name}', and their archives would be too")
-    jobs = [_job(program, target, options) for program in programs for target in targets]
+    jobs = [_job(model, target, options) for model in models for target in targets]
     built: dict[str, Built] = {}
     failures: dict[str, Failure] = {}
     width = max(1, min(options.jobs, len(jobs)))
@@ -74,7 +86,8 @@ def build_all(
         def run(job: Job) -> Built:
             with memory.taken(job.bytes):
                 board.begin(job.program.name, job.target.name)
-                return build(job.program, job.target, each, progress)
+                oracle = (oracles or {}).get(job.program.name)
+                return build(job.model, job.target, each, progress, oracle)
 
         with ThreadPoolExecutor(width) as pool:
             pending = {pool.submit(run, job): job for job in sorted(jobs, key=lambda job: -job.work)}
@@ -107,14 +120,23 @@ def _show(board: Board, job: Job, built: Built) -> None:
     )
 
 
-def _job(program: Program, target: Target, options: Options) -> Job:
-    plan = options.plan(program, target)
+def _job(model: Model, target: Target, options: Options) -> Job:
+    plan = options.plan(model, target)
     work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
-    return Job(program=program, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
+    return Job(model=model, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
 
 
 def _checking(plan: Plan) -> int:
-    return COPIES * max(sum(operand.bytes for operand in kernel.operands) for kernel in plan.kernels)
+    largest = max(sum(operand.bytes for operand in kernel.operands) for kernel in plan.kernels)
+    whole = 0
+    if plan.network is not None:
+        whole = plan.network.weights_bytes + plan.network.arena_bytes
+    return COPIES * max(largest, whole)
+
+
+def program_of(model: Model) -> Program:
+    """What a model computes."""
+    return model.program if isinstance(model, Network) else model
 
 
 class Memory:

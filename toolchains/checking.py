@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from kernels import check
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
+from kernels.whole import Reference
 from toolchains.archive import write_whole
 from toolchains.cache import Store, digest
-from toolchains.disassembly import Function, functions, mnemonics, vector_instructions
+from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
 from toolchains.progress import Bar, Progress
 from toolchains.report import Report, Row
+from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
@@ -54,26 +56,28 @@ class Remembered:
         """`surroundings` is a digest; the object files lie in `place`."""
         self._store, self._surroundings, self._place = store, surroundings, place
 
-    def _key(self, kernel: Kernel, cpu: str) -> str:
-        code = (self._place / f"{kernel.symbol}.o").read_bytes().hex()
-        return digest(self._surroundings, kernel, code, cpu)
+    def _key(self, subject: Subject, cpu: str) -> str:
+        objects = (self._place / f"{symbol}.o" for symbol in subject.symbols)
+        code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
+        return digest(self._surroundings, subject.identity, code, cpu)
 
-    def find(self, kernel: Kernel, cpu: str) -> Row | None:
+    def find(self, subject: Subject, cpu: str) -> Row | None:
         """The row of a check that passed before."""
-        data = self._store.get(self._key(kernel, cpu))
+        data = self._store.get(self._key(subject, cpu))
         return msgspec.json.decode(data, type=Row) if data else None
 
-    def keep(self, kernel: Kernel, row: Row) -> None:
+    def keep(self, subject: Subject, row: Row) -> None:
         """Remember the row if the check passed."""
         if row.status == "pass":
-            self._store.put(self._key(kernel, row.cpu), msgspec.json.encode(row))
+            self._store.put(self._key(subject, row.cpu), msgspec.json.encode(row))
 
 
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked, and where: the linked library of `plan` lies in `place`.
 
     `histogram` divides the counted instructions by their mnemonics. Kernels that are not
-    in `only` are skipped, and rows that are `remembered` taken over.
+    in `only` are skipped, and rows that are `remembered` taken over. `reference` is what a
+    whole network is judged against.
     """
 
     plan: Plan
@@ -84,20 +88,28 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     histogram: bool = False
     only: Collection[str] | None = None
     remembered: Remembered | None = None
+    reference: Reference | None = None
+
+    def subjects(self) -> list[Subject]:
+        """Every kernel, and the whole network if there is one."""
+        found: list[Subject] = [OneKernel(kernel, self.target) for kernel in self.plan.kernels]
+        if self.plan.network is not None and self.reference is not None:
+            found.append(WholeRun(self.plan, self.plan.network, self.reference, self.target, self.place))
+        return found
 
     def run(self, progress: Progress) -> Report:
-        """Run every kernel on every emulated CPU of the target, and judge."""
+        """Run everything on every emulated CPU of the target, and judge."""
         plan, target = self.plan, self.target
+        subjects = self.subjects()
         rows: list[Row] = []
-        due = {cpu: self._due(cpu, rows) for cpu in target.checked_on}
+        due = {cpu: self._due(subjects, cpu, rows) for cpu in target.checked_on}
         folder = self.place / "check"
         folder.mkdir(exist_ok=True)
         try:
             for name in ("runner", "counter.so"):
                 shutil.copy(self.place / name, folder / name)
-            for kernel in {each.name: each for waiting in due.values() for each in waiting}.values():
-                arrays = check.make_inputs(kernel, target)
-                (folder / f"{kernel.name}.in").write_bytes(check.input_bytes(kernel, arrays, target))
+            for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
+                subject.write_input(folder / f"{subject.name}.in")
             total = sum(map(len, due.values()))
             code = functions(folder / "runner", target) if total else {}
             with progress.bar(f"{plan.library} for {target.name}: checking", total) as bar:
@@ -106,48 +118,53 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                         rows += self._run(cpu, waiting, code, folder, bar)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        lost = len(plan.kernels) * len(target.checked_on) - len(rows)
+        lost = len(subjects) * len(target.checked_on) - len(rows)
         if lost:
             raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
-        order = {kernel.name: number for number, kernel in enumerate(plan.kernels)}
+        order = {subject.name: number for number, subject in enumerate(subjects)}
         rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
         return Report(
-            library=plan.library, target=target.name, engine=self.engine.identity(target), rows=tuple(rows)
+            library=plan.library,
+            target=target.name,
+            engine=self.engine.identity(target),
+            reference=self.reference.source if self.reference else "",
+            rows=tuple(rows),
         )
 
-    def _due(self, cpu: str, rows: list[Row]) -> list[Kernel]:
-        """The kernels to be run on a processor, the longest first; the other rows are added."""
+    def _due(self, subjects: Iterable[Subject], cpu: str, rows: list[Row]) -> list[Subject]:
+        """What is to be run on a processor, the longest first; the other rows are added."""
         waiting = []
-        for kernel in sorted(self.plan.kernels, key=lambda kernel: -kernel.flops):
-            row = self.remembered.find(kernel, cpu) if self.remembered else None
+        for subject in sorted(subjects, key=lambda subject: -subject.flops):
+            row = self.remembered.find(subject, cpu) if self.remembered else None
             if row is not None:
                 rows.append(row)
-            elif self.only is not None and kernel.name not in self.only:
-                rows.append(_skipped(kernel, self.target, cpu))
+            elif self.only is not None and subject.name not in self.only and not subject.always:
+                rows.append(_skipped(subject, self.target, cpu))
             else:
-                waiting.append(kernel)
+                waiting.append(subject)
         return waiting
 
     def _run(
-        self, cpu: str, waiting: list[Kernel], code: dict[str, Function], folder: Path, bar: Bar
+        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, bar: Bar
     ) -> list[Row]:
-        """Run kernels on one processor; `code` is what the runner holds."""
+        """Run functions on one processor; `code` is what the runner holds."""
         rows: list[Row] = []
         target = self.target
-        kernels = {kernel.name: kernel for kernel in waiting}
-        for name in kernels:
+        subjects = {subject.name: subject for subject in waiting}
+        for name in subjects:
             (folder / f"{name}.out").unlink(missing_ok=True)
 
         def judged(line: str) -> None:
             if not line.startswith("{"):
                 return
             ended = msgspec.json.decode(line, type=Ended)
-            kernel = kernels[ended.kernel]
-            row = _row(kernel, target, cpu, ended, folder)
+            subject = subjects[ended.kernel]
+            row = _row(subject, target, cpu, ended, folder)
             if ended.blocks is not None:
-                row = _counted(row, ended.blocks, code[kernel.symbol], target, histogram=self.histogram)
+                own = [code[symbol] for symbol in subject.symbols]
+                row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
             if self.remembered:
-                self.remembered.keep(kernel, row)
+                self.remembered.keep(subject, row)
             rows.append(row)
             bar.advance(f"{row.kernel} {row.status}")
 
@@ -159,13 +176,16 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             jobs=self.jobs,
             runs=tuple(
                 Run(
-                    kernel=kernel.name,
-                    input=f"{kernel.name}.in",
-                    output=f"{kernel.name}.out",
-                    timeout=60 + kernel.flops / 2e6,
-                    code=(code[kernel.symbol].start, code[kernel.symbol].end),
+                    kernel=subject.name,
+                    input=f"{subject.name}.in",
+                    output=f"{subject.name}.out",
+                    timeout=60 + subject.flops / 2e6,
+                    code=(
+                        min(code[symbol].start for symbol in subject.symbols),
+                        max(code[symbol].end for symbol in subject.symbols),
+                    ),
                 )
-                for kernel in waiting
+                for subject in waiting
             ),
         )
         path = folder / "emulate.json"
@@ -174,9 +194,9 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         return rows
 
 
-def _skipped(kernel: Kernel, target: Target, cpu: str) -> Row:
+def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
     return Row(
-        kernel=kernel.name,
+        kernel=subject.name,
         target=target.name,
         cpu=cpu,
         status="skipped",
@@ -185,9 +205,9 @@ def _skipped(kernel: Kernel, target: Target, cpu: str) -> Row:
     )
 
 
-def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
     row = Row(
-        kernel=kernel.name,
+        kernel=subject.name,
         target=target.name,
         cpu=cpu,
         status="pass" if ended.outcome == "ran" else ended.outcome,
@@ -198,8 +218,7 @@ def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -
     )
     if ended.outcome != "ran":
         return row
-    output = (folder / f"{kernel.name}.out").read_bytes()
-    verdict = check.judge(kernel, check.make_inputs(kernel, target), output, target)
+    verdict = subject.judge((folder / f"{subject.name}.out").read_bytes())
     return msgspec.structs.replace(
         row,
         status="pass" if verdict.passed else "wrong",
@@ -212,12 +231,12 @@ def _row(kernel: Kernel, target: Target, cpu: str, ended: Ended, folder: Path) -
 def _counted(
     row: Row,
     blocks: Iterable[tuple[int, int, int]],
-    function: Function,
+    own: Sequence[Function],
     target: Target,
     *,
     histogram: bool,
 ) -> Row:
-    executed = list(function.executed(blocks))
+    executed = list(executed_in(own, blocks))
     return msgspec.structs.replace(
         row,
         insns=sum(runs for _, runs in executed),

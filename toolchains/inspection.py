@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from elftools.dwarf.callframe import FDE
 from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
+from kernels.codegen.driver import weights_symbol
 from kernels.errors import KernfitError
 from kernels.manifest import Manifest, Measured
 from toolchains.disassembly import functions, vector_instructions
@@ -26,11 +27,14 @@ ADDRESSES = {".toc"}
 """Sections of addresses that only the linker fills (64-bit ELF V2 ABI for Power, 2.3.2)."""
 
 
-def measure(folder: Path, symbol: str, target: Target) -> Measured:
-    """Sizes of a kernel; KernfitError where its object breaks a promise of the C ABI."""
+def measure(folder: Path, symbol: str, target: Target, needs: Collection[str] = ()) -> Measured:
+    """Sizes of a function; KernfitError where its object breaks a promise of the C ABI.
+
+    It may refer to the symbols in `needs`, which the library itself has.
+    """
     with (folder / f"{symbol}.o").open("rb") as stream:
         elf = ELFFile(stream)
-        _inspect(elf, symbol, target)
+        _inspect(elf, symbol, target, needs)
         code = constants = 0
         for section in elf.iter_sections():
             if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
@@ -44,12 +48,12 @@ def measure(folder: Path, symbol: str, target: Target) -> Measured:
     )
 
 
-def _inspect(elf: ELFFile, symbol: str, target: Target) -> None:
-    for fault in _faults(elf, symbol, target):
+def _inspect(elf: ELFFile, symbol: str, target: Target, needs: Collection[str]) -> None:
+    for fault in _faults(elf, symbol, target, needs):
         raise KernfitError(f"{symbol}.o for {target.name} {fault}; this is a bug of kernfit")
 
 
-def _faults(elf: ELFFile, symbol: str, target: Target) -> Iterator[str]:
+def _faults(elf: ELFFile, symbol: str, target: Target, needs: Collection[str]) -> Iterator[str]:
     """Whatever the object has that the C ABI forbids."""
     if elf["e_machine"] != target.elf_machine or elf.elfclass != target.pointer_bits:
         yield f"is {elf['e_machine']}, {elf.elfclass} bits"
@@ -60,7 +64,7 @@ def _faults(elf: ELFFile, symbol: str, target: Target) -> Iterator[str]:
             continue
         if entry["st_shndx"] != "SHN_UNDEF" and entry.name != symbol:
             yield f"defines the symbol {entry.name}"
-        elif entry["st_shndx"] == "SHN_UNDEF" and entry.name not in ALLOWED_UNDEFINED:
+        elif entry["st_shndx"] == "SHN_UNDEF" and entry.name not in {*ALLOWED_UNDEFINED, *needs}:
             yield f"needs the symbol {entry.name}"
     writable = SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_ALLOC
     for section in elf.iter_sections():
@@ -96,16 +100,15 @@ def inspect_library(
     """
     name = manifest.library
     with (folder / f"lib{name}.so").open("rb") as stream:
-        found = list(_promises(ELFFile(stream), name, target))
+        found = list(_promises(ELFFile(stream), manifest, target))
     found.append(_vectors(folder / f"lib{name}.so", manifest, target))
     deepest = max(manifest.kernels, key=lambda kernel: kernel.stack_bytes)
-    found.append(
-        Inspection(
-            name="stack use",
-            passed=deepest.stack_bytes <= MOST_STACK_BYTES,
-            detail=f"at most {deepest.stack_bytes} bytes, in {deepest.name}",
-        )
-    )
+    detail = f"at most {deepest.stack_bytes} bytes, in {deepest.name}"
+    stack = deepest.stack_bytes
+    if manifest.network is not None:
+        stack += manifest.network.stack_bytes
+        detail += f", and {manifest.network.stack_bytes} in run"
+    found.append(Inspection(name="stack use", passed=stack <= MOST_STACK_BYTES, detail=detail))
     named = [
         str(path)
         for path in paths
@@ -156,7 +159,7 @@ def inspect_runs(rows: Iterable[Row], manifest: Manifest, target: Target) -> lis
     return found
 
 
-def _promises(elf: ELFFile, library: str, target: Target) -> Iterator[Inspection]:
+def _promises(elf: ELFFile, manifest: Manifest, target: Target) -> Iterator[Inspection]:
     order = "little" if elf.little_endian else "big"
     machine = f"{elf['e_machine']}, {elf.elfclass} bits, {order}-endian"
     wanted = f"{target.elf_machine}, {target.pointer_bits} bits, {target.endianness}-endian"
@@ -167,8 +170,14 @@ def _promises(elf: ELFFile, library: str, target: Target) -> Iterator[Inspection
     symbols = list(elf.get_section_by_name(".dynsym").iter_symbols())
     undefined = {s.name for s in symbols if s.name and s["st_shndx"] == "SHN_UNDEF"}
     exported = {s.name for s in symbols if s.name and s["st_shndx"] != "SHN_UNDEF"}
-    yield _subset("undefined symbols", undefined, undefined & ALLOWED_UNDEFINED)
-    yield _subset("exported symbols", exported, {s for s in exported if s.startswith(f"{library}_")})
+    ours = {kernel.symbol for kernel in manifest.kernels}
+    allowed = set(ALLOWED_UNDEFINED)
+    if manifest.network is not None:
+        ours.add(manifest.network.symbol)
+        if manifest.network.weights_mode == "symbol":
+            allowed.add(weights_symbol(manifest.library))
+    yield _subset("undefined symbols", undefined, undefined & allowed)
+    yield _subset("exported symbols", exported, exported & ours)
     stacks = [s["p_flags"] & P_FLAGS.PF_X for s in elf.iter_segments() if s["p_type"] == "PT_GNU_STACK"]
     yield Inspection(
         name="executable stack",

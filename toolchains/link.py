@@ -17,16 +17,15 @@ from typing import Literal
 
 import msgspec
 
-from kernels.codegen.header import declaration
+from kernels.codegen.driver import run_symbol, weights_symbol
 from kernels.errors import EngineError, KernfitError, MissingToolError
-from kernels.plan import Kernel, Plan
+from kernels.plan import Plan
 from toolchains.process import run
+from toolchains.table import runner_table
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
 SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
-GUARD_BYTES = 192
-"""As in runner/table.h."""
 TIMEOUT = 600.0
 
 
@@ -41,7 +40,7 @@ class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def link(request: LinkRequest, folder: Path) -> None:
     """Make `lib<library>.a`, `lib<library>.so`, `runner` and `counter.so` in `folder`."""
     name = request.plan.library
-    objects = [f"{kernel.symbol}.o" for kernel in request.plan.kernels]
+    objects, beside = _objects(request.plan)
     zig = [sys.executable, "-m", "ziglang"]
     _tool([*zig, "ar", "rcsD", "--format=gnu", f"lib{name}.a", *objects], folder)
     _tool(
@@ -94,10 +93,22 @@ def link(request: LinkRequest, folder: Path) -> None:
             *SOURCES,
             "table.c",
             f"lib{name}.a",
+            *beside,
         ],
         folder,
     )
     _tool(counter(), folder)
+
+
+def _objects(plan: Plan) -> tuple[list[str], list[str]]:
+    """Objects of the library, and those that its user brings: weights that are left to him."""
+    objects = [f"{kernel.symbol}.o" for kernel in plan.kernels]
+    if plan.network is None:
+        return objects, []
+    objects.append(f"{run_symbol(plan.library)}.o")
+    weights = [f"{weights_symbol(plan.library)}.o"] if plan.network.weights else []
+    mode = plan.network.weights_mode
+    return objects + (weights if mode == "embed" else []), weights if mode == "symbol" else []
 
 
 def counter() -> list[str]:
@@ -145,48 +156,6 @@ def _tool(command: Sequence[str], folder: Path) -> None:
     if finished.status != 0:
         words = " ".join(Path(word).name for word in command[:4])
         raise EngineError(f"`{words} ...` failed with status {finished.status}: {finished.output}")
-
-
-def runner_table(plan: Plan) -> str:
-    """The C source of the runner's table: each kernel, called through the library's header."""
-    lines = ['#include "table.h"', f'#include "{plan.library}.h"', ""]
-    entries = []
-    largest = 0
-    for number, kernel in enumerate(plan.kernels):
-        arguments = [f"operands[{i}]" for i in range(len(kernel.operands))]
-        lines += [
-            f"/* {declaration(kernel)} */",
-            f"static int32_t call{number}(void **operands, void *arena)",
-            "{",
-            f"    return {kernel.symbol}({', '.join([*arguments, 'arena'])});",
-            "}",
-            f"static const struct operand operands{number}[] = {{",
-            *(
-                f"    {{{operand.bytes}UL, {int(operand.role == 'output')}}},"
-                for operand in kernel.operands
-            ),
-            "};",
-            "",
-        ]
-        entries.append(
-            f'    {{"{kernel.name}", call{number}, operands{number}, '
-            f"{len(kernel.operands)}, {kernel.arena_bytes}UL}},"
-        )
-        largest = max(largest, _memory(kernel))
-    lines += [
-        "const struct kernel kernels[] = {",
-        *entries,
-        "};",
-        f"const unsigned long kernel_count = {len(plan.kernels)};",
-        f"unsigned char memory[{largest}] __attribute__((aligned(64)));",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _memory(kernel: Kernel) -> int:
-    operands = sum(GUARD_BYTES + operand.bytes + 128 for operand in kernel.operands)
-    return operands + kernel.arena_bytes + 2 * GUARD_BYTES
 
 
 def main(path: str) -> int:

@@ -10,8 +10,9 @@ Status = Literal["pass", "wrong", "illegal", "crash", "timeout", "skipped"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kernel on one emulated CPU. `error` and `bound` are of the worst element.
+    """One kernel, or the whole network as `run`, on one emulated CPU.
 
+    `error` and `bound` are of the worst element.
     `insns` counts the instructions that one call of the kernel executes, and is null where
     `insns_reason` says why; `vector_insns` of them worked on vectors. `mnemonics` divides
     them, where a histogram was asked for. `vector_bits` is the length of a vector, read
@@ -42,13 +43,17 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All checks of one library for one target."""
+    """All checks of one library for one target.
+
+    `reference` says who computed what a whole network, the row `run`, was judged against.
+    """
 
     library: str
     target: str
     engine: str
     rows: tuple[Row, ...]
     inspections: tuple[Inspection, ...] = ()
+    reference: str = ""
 
     def broken(self) -> list[Inspection]:
         """Promises that do not hold."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kernels.errors import CheckFailedError, CheckSkippedError
+from kernels.manifest import Manifest
 from toolchains.batch import Failure, first_line
 from toolchains.pipeline import Built
 from toolchains.report import Report, Row
@@ -45,9 +46,9 @@ def _print_table(console: Console, built: Sequence[Built]) -> None:
             each.manifest.library,
             each.target,
             str(len(kernels)),
-            f"{sum(k.code_bytes for k in kernels):,}",
-            f"{sum(k.constant_bytes for k in kernels):,}",
-            f"{max(k.arena_bytes for k in kernels):,}",
+            f"{_code(each.manifest):,}",
+            f"{_constants(each.manifest):,}",
+            f"{_arena(each.manifest):,}",
             _checks(each.report),
             _worst(each.report),
             "cached" if each.cached else f"{each.seconds:.1f}",
@@ -57,8 +58,32 @@ def _print_table(console: Console, built: Sequence[Built]) -> None:
     for each in built:
         if each.sha256:
             console.print(f"{each.sha256}  {each.archive}", soft_wrap=True)
+            if each.report.reference:
+                console.print(
+                    f"whole runs of {each.manifest.library} judged by {each.report.reference}",
+                    soft_wrap=True,
+                )
         else:
             console.print(f"{each.target}: checks failed, so no archive was written", soft_wrap=True)
+
+
+def _code(manifest: Manifest) -> int:
+    driver = manifest.network.code_bytes if manifest.network else 0
+    return sum(kernel.code_bytes for kernel in manifest.kernels) + driver
+
+
+def _constants(manifest: Manifest) -> int:
+    """In the library: weights that are beside it or come later do not count."""
+    network = manifest.network
+    embedded = network.weights_bytes if network and network.weights_mode == "embed" else 0
+    return sum(kernel.constant_bytes for kernel in manifest.kernels) + embedded
+
+
+def _arena(manifest: Manifest) -> int:
+    """The network's, or the largest of the kernels' own."""
+    if manifest.network is not None:
+        return manifest.network.arena_bytes
+    return max(kernel.arena_bytes for kernel in manifest.kernels)
 
 
 def print_reports(console: Console, reports: Sequence[Report]) -> None:

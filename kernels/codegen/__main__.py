@@ -11,18 +11,22 @@ from pathlib import Path
 
 import msgspec
 
-from kernels.codegen.lower import compile_kernel
+from kernels.codegen.driver import run_symbol
+from kernels.codegen.lower import compile_driver, compile_kernel
 from kernels.codegen.request import Request
 
 
 def main(path: str) -> None:
-    """Compile each kernel of the request at `path`."""
+    """Compile each kernel, and the driver, of the request at `path`."""
     request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
     out = Path(path).parent / request.out
     out.mkdir(parents=True, exist_ok=True)
     for kernel in request.kernels:
         compile_kernel(kernel, request.target, out)
         print(kernel.symbol, flush=True)
+    if request.driver is not None:
+        compile_driver(request.driver, request.target, out)
+        print(run_symbol(request.driver.library), flush=True)
 
 
 if __name__ == "__main__":

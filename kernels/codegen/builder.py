@@ -8,7 +8,7 @@ them into predicated loops through memory, while LLVM lowers fixed-length ones w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -235,6 +235,18 @@ class Builder:
     def registers(self, widths: list[int]) -> Registers:
         """Mutable vectors of the given lanes, which LLVM keeps in registers."""
         return Registers(self, widths)
+
+
+def empty_function(symbol: str, parameters: Iterable[str]) -> Any:
+    """A PrimFunc of pointers that does nothing: a frame for a function written otherwise."""
+    with IRBuilder() as ir, T.prim_func(is_private=False, s_tir=False):
+        T.func_name(symbol)
+        for name in parameters:
+            T.arg(name, T.ptr("float32"))
+        T.func_ret(tirx.const(0, "int32").ty)
+        T.func_attr({"calling_conv": 0, "global_symbol": symbol})
+        T.Return(tirx.const(0, "int32"))
+    return ir.get()
 
 
 class Registers:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import textwrap
 
+from kernels.codegen.interface import TYPES, comment, whole_network
 from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand, Plan
 from toolchains.target import Target
 
-TYPES = {"float32": "float", "int32": "int32_t", "int64": "int64_t"}
 
-
-def header(plan: Plan, target: Target, version: str) -> str:
+def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -> str:
     """The text of `<library>.h`."""
     guard = f"{plan.library.upper()}_H"
     subnormals = (
@@ -31,7 +30,7 @@ def header(plan: Plan, target: Target, version: str) -> str:
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
-        _comment(preamble + subnormals),
+        comment(preamble + subnormals),
         "",
         "#include <stdint.h>",
         "",
@@ -40,6 +39,9 @@ def header(plan: Plan, target: Target, version: str) -> str:
         "#endif",
         "",
     ]
+    if plan.network is not None:
+        lines += [*whole_network(plan.library, plan.network, weights_sha256), ""]
+        lines += [comment("The network's kernels, each of which can also be called by itself."), ""]
     for kernel in plan.kernels:
         lines += [*_kernel(plan, kernel), ""]
     lines += ["#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
@@ -77,7 +79,7 @@ def _kernel(plan: Plan, kernel: Kernel) -> list[str]:
         text.append(
             f"  {operand.name}: {operand.role}, {operand.dtype.value}[{shape}], {operand.layout}{packed}"
         )
-    lines = [_comment("\n".join(text))]
+    lines = [comment("\n".join(text))]
     lines += [
         f"#define {macro(plan, kernel, f'{operand.name.upper()}_BYTES')} {operand.bytes}"
         for operand in kernel.operands
@@ -85,8 +87,3 @@ def _kernel(plan: Plan, kernel: Kernel) -> list[str]:
     ]
     lines.append(f"#define {macro(plan, kernel, 'ARENA_BYTES')} {kernel.arena_bytes}")
     return [*lines, f"{declaration(kernel)};"]
-
-
-def _comment(text: str) -> str:
-    safe = text.replace("*/", "* /")
-    return "/* " + "\n * ".join(safe.splitlines()) + " */"

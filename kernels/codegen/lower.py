@@ -12,10 +12,11 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from kernels.codegen.builder import Builder
+from kernels.codegen.builder import Builder, empty_function
+from kernels.codegen.driver import PARAMETERS, driver_text, run_symbol
 from kernels.operators import find_family
 from kernels.operators.base import ElementWise
-from kernels.plan import Kernel, Step
+from kernels.plan import Kernel, Plan, Step
 from toolchains.target import Target
 
 UNROLL_THRESHOLD = 100
@@ -105,14 +106,27 @@ def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
     write_object(strip(text, attributes), out / f"{kernel.symbol}.o")
 
 
+def compile_driver(plan: Plan, target: Target, out: Path) -> None:
+    """Write `<library>_run.o`, and its `.frame.o`, from the plan of a network."""
+    symbol = run_symbol(plan.library)
+    stub = _built(symbol, empty_function(symbol, PARAMETERS), target).inspect_source("ll")
+    text = driver_text(stub, plan, target)
+    write_object(strip(text, target.llvm.attributes, debug=True), out / f"{symbol}.frame.o")
+    write_object(strip(text, target.llvm.attributes), out / f"{symbol}.o")
+
+
 def lower(kernel: Kernel, target: Target) -> Any:
     """The kernel as TVM's LLVM module, optimised for the target.
 
     TVM's default pipeline ends in functions that need its runtime. Here nothing but
     intrinsics is lowered, and LLVM gets the function as it was built.
     """
+    return _built(kernel.symbol, prim_func(kernel, target), target)
+
+
+def _built(symbol: str, function: Any, target: Target) -> Any:
     llvm = llvm_target(target)
-    module = tvm.IRModule({kernel.symbol: prim_func(kernel, target)})
+    module = tvm.IRModule({symbol: function})
     module = tirx.transform.BindTarget(llvm)(module)
     module = tirx.transform.LowerIntrin()(module)
     return tvm.get_global_func("target.build.llvm")(module, llvm)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from kernels.codegen.header import TYPES, macro
+from kernels.codegen.example import network_example
+from kernels.codegen.header import macro
+from kernels.codegen.interface import TYPES
 from kernels.plan import Kernel, Operand, Plan
 from kernels.program import ElementType
 
@@ -14,7 +16,9 @@ def package_files(plan: Plan, version: str) -> dict[str, str]:
     return {
         f"{plan.library}.pc": pkg_config(plan, version),
         f"{plan.library}-config.cmake": cmake_config(plan),
-        "example.c": example(plan, example_kernel(plan)),
+        "example.c": network_example(plan.library, plan.network)
+        if plan.network
+        else example(plan, example_kernel(plan)),
     }
 
 

@@ -28,60 +28,100 @@ def plan(
 
     `winograd` allows algorithms that are faster and less accurate.
     """
-    groups: dict[str, list[Operator]] = {}
-    for operator in program.operators:
-        groups.setdefault(operator.group or operator.name, []).append(operator)
     return Plan(
         library=program.name,
         target=target.name,
         source=program.source,
         kernels=tuple(
-            _kernel(program, target, name, operators, records or {}, winograd=winograd)
-            for name, operators in groups.items()
+            plan_kernel(
+                target,
+                (program.name, operators[0].group),
+                bind(program, operators),
+                records or {},
+                winograd=winograd,
+            )
+            for operators in grouped(program.operators)
         ),
     )
 
 
-def _kernel(
-    program: Program,
+def grouped(operators: Sequence[Operator]) -> list[list[Operator]]:
+    """The operators of each kernel, in the order in which kernels can be called.
+
+    A group's place is its last operator's: what is added to a result may be computed after
+    the group's first operator.
+    """
+    groups: dict[str, list[Operator]] = {}
+    last: dict[str, int] = {}
+    for number, operator in enumerate(operators):
+        key = operator.group or f"alone {number}"
+        groups.setdefault(key, []).append(operator)
+        last[key] = number
+    return [groups[key] for key in sorted(groups, key=lambda key: last[key])]
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """Operators that make one kernel, and its operands in the order of its signature.
+
+    `tensors` are the program's names of the operands.
+    """
+
+    leading: Operator
+    operands: tuple[Operand, ...]
+    tensors: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def bind(program: Program, operators: Sequence[Operator]) -> Bound:
+    """The operands of the kernel that these operators make: the first leads, the rest is fused."""
+    leading, *fused = operators
+    bound: list[tuple[Operand, str]] = []
+
+    def operand(tensor: Tensor, name: str, role: str) -> None:
+        bound.append(
+            (
+                Operand(name=name, role=role, shape=tensor.shape, layout=tensor.layout, dtype=tensor.dtype),
+                tensor.name,
+            )
+        )
+
+    *names, result = leading.operands
+    for given, name in zip(map(program.tensor, leading.inputs), names, strict=True):
+        operand(given, name, "weight" if given.role is Role.CONSTANT else "input")
+    steps = []
+    for operator in fused:
+        name = ""
+        for tensor in map(program.tensor, operator.inputs[1:]):
+            role = "bias" if tensor.role is Role.CONSTANT else "residual"
+            same = sum(each.role == role for each, _ in bound)
+            name = f"{role}{same + 1}" if same else role
+            operand(tensor, name, role)
+        steps.append(Step(kind=operator.kind, attributes=operator.attributes, operand=name))
+    operand(program.tensor(operators[-1].outputs[0]), result, "output")
+    bound.sort(key=lambda pair: ORDER.index(pair[0].role))
+    return Bound(
+        leading=leading,
+        operands=tuple(each for each, _ in bound),
+        tensors=tuple(tensor for _, tensor in bound),
+        steps=tuple(steps),
+    )
+
+
+def plan_kernel(
     target: Target,
-    name: str,
-    operators: Sequence[Operator],
+    names: tuple[str, str],
+    bound: Bound,
     records: Mapping[str, Known],
     *,
     winograd: bool,
 ) -> Kernel:
-    leading, *fused = operators
+    """The kernel, scheduled; `names` are the library's and its own."""
+    library, name = names
+    leading, operands, steps = bound.leading, bound.operands, bound.steps
     family = find_family(leading.kind)
-    operands: list[Operand] = []
-
-    def operand(tensor: Tensor, short: str, role: str) -> None:
-        operands.append(
-            Operand(name=short, role=role, shape=tensor.shape, layout=tensor.layout, dtype=tensor.dtype)
-        )
-
-    *names, result = leading.operands
-    for given, short in zip(map(program.tensor, leading.inputs), names, strict=True):
-        operand(given, short, "weight" if given.role is Role.CONSTANT else "input")
-    steps = []
-    for operator in fused:
-        second = [program.tensor(given) for given in operator.inputs[1:]]
-        for tensor in second:
-            role = "bias" if tensor.role is Role.CONSTANT else "residual"
-            operand(tensor, role, role)
-        steps.append(
-            Step(
-                kind=operator.kind,
-                attributes=operator.attributes,
-                operand=operands[-1].name if second else "",
-            )
-        )
-    operand(program.tensor(operators[-1].outputs[0]), result, "output")
-
     attributes = msgspec.convert(leading.attributes, family.attributes)
     shapes = {o.name: o.shape for o in operands}
     weights = frozenset(o.name for o in operands if o.role == "weight")
-    operands.sort(key=lambda o: ORDER.index(o.role))
     line = signature(leading.kind, leading.attributes, operands, steps)
     direct, fast = records.get(line), records.get(line + WINOGRAD) if winograd else None
     scheduler = Scheduler(
@@ -96,10 +136,10 @@ def _kernel(
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements
     return Kernel(
         name=name,
-        symbol=f"{program.name}_{name}",
+        symbol=f"{library}_{name}",
         kind=leading.kind,
         attributes=leading.attributes,
-        epilogue=tuple(steps),
+        epilogue=steps,
         operands=tuple(msgspec.structs.replace(o, packing=planned.packing.get(o.name)) for o in operands),
         schedule=schedule,
         arena_bytes=planned.arena_bytes,

@@ -136,16 +136,16 @@ def _tile_cost(window: Window, columns: int, tile: tuple[int, int, int], cpu: CP
 def _other_registers(mr: int, columns: int, cpu: CPU, *, mixed: bool) -> int:
     """Vector registers that a tile of `mr` rows and so many columns needs beside accumulators.
 
-    The columns. Beside these none where scalars have a register file of their own; one for
-    the broadcast factor where it comes from memory, and one for a product that is yet to be
-    added; else the factor and what LLVM's allocator wants free. Where a multiply-add takes a
-    lane as its operand, each row's factors stay in a register for `ku` steps; but with a
-    single column LLVM keeps the columns of these steps instead, and goes through the rows.
+    The columns. Beside these none where scalars have a register file of their own; else the
+    factor, a product that is yet to be added where that is another instruction, and what LLVM's
+    allocator wants free. Where a multiply-add takes a lane as its operand, each row's factors
+    stay in a register for `ku` steps; but with a single column LLVM keeps the columns of these
+    steps instead, and goes through the rows.
     """
     if cpu.register_group > 1:
         return columns
     if cpu.memory_operand:
-        return columns + (1 if cpu.fma else 2) + (2 if mixed else 0)
+        return columns + cpu.spare_registers + (2 if mixed else 0)
     if cpu.lane_operand and columns == 1:
         return 2 + cpu.lanes
     return columns + cpu.spare_registers + (mr if cpu.lane_operand else 0)

@@ -22,7 +22,7 @@ from toolchains.bench.running import environment, runs_here
 from toolchains.board import Board
 from toolchains.checking import Checking
 from toolchains.emulate import RUNNER_FAULTS
-from toolchains.pipeline import Options
+from toolchains.making import Options
 from toolchains.process import Finished, run
 from toolchains.progress import Progress
 from toolchains.target import Target

@@ -34,6 +34,7 @@ from toolchains.bench.results import (
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.making import Options, make
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target, all_targets
@@ -101,7 +102,7 @@ def environment(target: Target) -> dict[str, str]:
 def measure_set(
     chosen: Set,
     target: Target,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -141,7 +142,7 @@ def measure_set(
         if rivals:
             plan = msgspec.structs.replace(plan, kernels=(*plan.kernels, *rivals.values()))
             place = Path(folder)
-            pipeline.make(plan, target, options, place, progress)
+            make(plan, target, options, place, progress)
         request = ContestRequest(
             target=target,
             plan=plan,
@@ -180,7 +181,7 @@ def _rivals(plan: Plan) -> dict[str, Kernel]:
 def bench_here(
     target: Target,
     sets: Mapping[str, Set],
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,
@@ -198,7 +199,7 @@ def bench_here(
     return TargetFigures(host=host_of(machine), sets=found, missing=machine.missing)
 
 
-def count_instructions(target: Target, options: pipeline.Options, progress: Progress) -> TargetFigures:
+def count_instructions(target: Target, options: Options, progress: Progress) -> TargetFigures:
     """Instructions for each floating-point operation of a few products, under QEMU."""
     program = read_listing(COUNTED)
     report = pipeline.build(program, target, options, progress).report
@@ -248,7 +249,7 @@ def own_target() -> str:
 def bench(
     targets: Sequence[Target],
     words: str,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     *,
     seconds: float,

@@ -21,6 +21,7 @@ from kernels.plan import Plan
 from toolchains import pipeline
 from toolchains.bench.emulated import LIBRARIES, sysroot
 from toolchains.link import zig_environment
+from toolchains.making import Options
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target
@@ -68,7 +69,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     missing: dict[str, str]
 
 
-def measure(target: Target, options: pipeline.Options, progress: Progress) -> Size:
+def measure(target: Target, options: Options, progress: Progress) -> Size:
     """Build what is to be measured; weights and zeroed memory do not count."""
     built = pipeline.build(read_listing(catalog()["resnet50"]), target, options, progress)
     library = sum(k.code_bytes + k.constant_bytes for k in built.manifest.kernels)
@@ -136,7 +137,7 @@ def _bytes(path: Path) -> int:
 
 
 def show_sizes(
-    targets: Sequence[Target], options: pipeline.Options, progress: Progress, show: Callable[[Any], None]
+    targets: Sequence[Target], options: Options, progress: Progress, show: Callable[[Any], None]
 ) -> dict[str, Size]:
     """Measure and print a row for each target."""
     found = {target.name: measure(target, options, progress) for target in targets}

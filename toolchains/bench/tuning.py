@@ -20,11 +20,11 @@ from kernels.program import Program
 from kernels.schedules.blocking import Contraction
 from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
-from toolchains import pipeline
 from toolchains.archive import write_whole
 from toolchains.bench.judges import By, Candidates, Judge, find_judge
 from toolchains.bench.results import today
 from toolchains.cache import code_digest, digest
+from toolchains.making import Options, make
 from toolchains.progress import Progress
 from toolchains.target import Target
 
@@ -51,7 +51,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 def tune(
     program: Program,
     target: Target,
-    options: pipeline.Options,
+    options: Options,
     progress: Progress,
     folder: Path,
     heard: Callable[[Found], None],
@@ -184,15 +184,13 @@ def _blocks_of_tiles(base: Tuned) -> Iterator[Tuned]:
             yield {"lines": other}
 
 
-def _search(
-    program: Program, kernel: Kernel, target: Target, options: pipeline.Options, judge: Judge
-) -> Found:
+def _search(program: Program, kernel: Kernel, target: Target, options: Options, judge: Judge) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     schedules = neighbours(kernel, target, judge.by)
     with tempfile.TemporaryDirectory() as folder:
         plan = _candidates(program, kernel, schedules, target, options)
         candidates = Candidates(plan=plan, place=Path(folder))
-        pipeline.make(plan, target, options, candidates.place, Progress(quiet=True))
+        make(plan, target, options, candidates.place, Progress(quiet=True))
         own, *others = candidates.names
         costs = judge.costs(candidates, candidates.names)
         if judge.by == "time":
@@ -213,7 +211,7 @@ def _search(
 
 
 def _candidates(
-    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: pipeline.Options
+    program: Program, kernel: Kernel, schedules: list[Tuned], target: Target, options: Options
 ) -> Plan:
     """The kernel by the model's schedule and by each of the others, as kernels of one library."""
     signature = signature_of(kernel)

@@ -3,6 +3,7 @@
 #include "io.h"
 
 #define GUARD 0xA5
+#define UNWRITTEN 0xFF
 
 void *memcpy(void *restrict to, const void *restrict from, unsigned long size)
 {
@@ -62,10 +63,11 @@ void lay(struct place *place, const struct kernel *kernel, unsigned long off)
     place->kernel = kernel;
     for (i = 0; i < kernel->operand_count; i++) {
         unsigned long size = kernel->operands[i].bytes;
-        unsigned char *start = next + GUARD_BYTES + off;
+        unsigned long behind = kernel->operands[i].aligned ? 0 : off;
+        unsigned char *start = next + GUARD_BYTES + behind;
         place->operands[i] = start;
         place->ends[i] = start + size;
-        next += GUARD_BYTES + (off + size + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+        next += GUARD_BYTES + (behind + size + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
     }
     place->arena = next + GUARD_BYTES;
     place->end = place->arena + kernel->arena_bytes + GUARD_BYTES;
@@ -78,7 +80,7 @@ void fence(const struct place *place)
     memset(memory, GUARD, (unsigned long)(place->end - memory));
     for (i = 0; i < place->kernel->operand_count; i++)
         if (place->kernel->operands[i].output)
-            memset(place->operands[i], 0xFF, place->kernel->operands[i].bytes);
+            memset(place->operands[i], UNWRITTEN, place->kernel->operands[i].bytes);
 }
 
 enum fault load(struct place *place, const char *path)
@@ -103,12 +105,37 @@ enum fault call(struct place *place)
     return place->kernel->call(place->operands, arena) ? FAULT_STATUS : FAULT_NONE;
 }
 
-static int untouched(const unsigned char *from, const unsigned char *to)
+static int all(const unsigned char *from, const unsigned char *to, unsigned char value)
 {
     while (from < to)
-        if (*from++ != GUARD)
+        if (*from++ != value)
             return 0;
     return 1;
+}
+
+static int untouched(const unsigned char *from, const unsigned char *to)
+{
+    return all(from, to, GUARD);
+}
+
+enum fault refuse(struct place *place)
+{
+    const struct kernel *kernel = place->kernel;
+    unsigned long i;
+    int right = 1;
+
+    for (i = 0; i < kernel->operand_count && right; i++) {
+        void *kept = place->operands[i];
+        place->operands[i] = 0;
+        right = kernel->call(place->operands, place->arena) == -1;
+        place->operands[i] = kept;
+    }
+    if (kernel->arena_bytes && right)
+        right = kernel->call(place->operands, 0) == -1;
+    for (i = 0; i < kernel->operand_count && right; i++)
+        if (kernel->operands[i].output)
+            right = all(place->operands[i], place->ends[i], UNWRITTEN);
+    return right ? FAULT_NONE : FAULT_NULL;
 }
 
 enum fault look(const struct place *place)

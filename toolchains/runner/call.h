@@ -28,6 +28,8 @@ void lay(struct place *place, const struct kernel *kernel, unsigned long off);
 void fence(const struct place *place);
 /* Read the inputs from a file. */
 enum fault load(struct place *place, const char *path);
+/* Whether a null pointer is refused in every place, with nothing written. */
+enum fault refuse(struct place *place);
 enum fault call(struct place *place);
 /* Whether the guards are as they were. */
 enum fault look(const struct place *place);

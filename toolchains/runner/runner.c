@@ -1,4 +1,5 @@
-/* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results.
+/* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results; `run` is
+ *     the whole network, where the library is one.
  * runner time NANOSECONDS KERNEL IN OUT ...: time kernels against each other; see timing.c.
  * runner vector: print the length of a vector in bits, read from the processor.
  * runner: do nothing, to see whether it can be run at all.
@@ -25,11 +26,8 @@ static enum fault run(const struct kernel *kernel, const char *in, const char *o
     fence(&place);
     if ((fault = load(&place, in)))
         return fault;
-    void *first = place.operands[0];
-    place.operands[0] = 0;
-    if (kernel->call(place.operands, place.arena) != -1)
-        return FAULT_NULL;
-    place.operands[0] = first;
+    if ((fault = refuse(&place)))
+        return fault;
     io_mark(MARK_BEGIN);
     fault = call(&place);
     io_mark(MARK_END);

@@ -7,6 +7,7 @@
 struct operand {
     unsigned long bytes;
     int output;
+    int aligned; /* it begins a line, whatever the others do */
 };
 
 struct kernel {
@@ -23,7 +24,7 @@ extern const unsigned long kernel_count;
 /* Memory for the operands and the arena of the largest kernel, with guards. */
 extern unsigned char memory[];
 
-#define MAX_OPERANDS 16
+#define MAX_OPERANDS 256
 #define GUARD_BYTES 192
 #define LINE_BYTES 64
 

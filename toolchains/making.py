@@ -1,0 +1,246 @@
+"""Makes a library in a folder: objects by code generation, weights, texts, and the linker's work."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
+from kernels.codegen.header import header
+from kernels.codegen.package import package_files
+from kernels.codegen.request import Request
+from kernels.errors import EngineError
+from kernels.graph.network import plan_network
+from kernels.graph.planning import plan as make_plan
+from kernels.graph.weights import packed_weights
+from kernels.manifest import Manifest, Measured, manifest_of
+from kernels.plan import Kernel, Plan, WeightsMode
+from kernels.program import Model, Network
+from kernels.tuning import read_records
+from toolchains.archive import write_whole
+from toolchains.cache import ROOT, Store, code_digest, digest, versions
+from toolchains.checking import Checks
+from toolchains.engines import Engine
+from toolchains.inspection import measure
+from toolchains.link import LinkRequest
+from toolchains.objects import data_object
+from toolchains.progress import Progress
+from toolchains.target import Target
+
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+"""kernfit's own version."""
+LLVM_OF_TVM = "22"
+"""The LLVM inside the pinned apache-tvm wheel (`target.llvm_version_major`)."""
+KERNELS_PER_PROCESS = 6
+"""A code generation process takes 1.5 s to begin, and 0.15 s for each kernel."""
+
+
+SUFFIXES = (".o", ".frame.o")
+"""Of the objects of each function: what is linked, and what tells of its stack."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to build: engine, number of parallel jobs, where archives go, where the rest.
+
+    Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
+    folders of records of tuning that go before those that ship. `winograd` allows algorithms
+    that are faster and less accurate. `weights` says where those of
+    networks are, whose arena may be `max_arena` bytes, if that is given.
+    """
+
+    engine: Engine
+    jobs: int
+    out: Path
+    build: Path = ROOT / "build"
+    checks: Checks = "all"
+    records: tuple[Path, ...] = ()
+    winograd: bool = False
+    weights: WeightsMode = "embed"
+    max_arena: int | None = None
+
+    def plan(self, model: Model, target: Target) -> Plan:
+        """The plan of a listing or a network, by these records and with these algorithms."""
+        records = read_records(target.name, self.records)
+        if isinstance(model, Network):
+            return plan_network(
+                model,
+                target,
+                records,
+                weights_mode=self.weights,
+                max_arena=self.max_arena,
+                winograd=self.winograd,
+            )
+        return make_plan(model, target, records, winograd=self.winograd)
+
+
+def make(
+    plan: Plan,
+    target: Target,
+    options: Options,
+    work: Path,
+    progress: Progress,
+    network: Network | None = None,
+) -> Manifest:
+    """Fill the folder `work` with the library and the runner of a plan, and describe them.
+
+    `network` is what the plan is of, where it is of one: its constants become the weights.
+    """
+    title = f"{plan.library} for {target.name}"
+    progress.step(f"{title}: {len(plan.kernels)} kernels, engine {options.engine.name}")
+    options.engine.prepare(target, progress.detail)
+    _compile(plan, target, options, work, progress)
+    weights_sha256 = ""
+    if network is not None and plan.network is not None and plan.network.weights:
+        weights_sha256 = _weigh(plan, network, target, work)
+    manifest = _describe(plan, target, work, weights_sha256)
+    progress.step(f"{title}: linking")
+    request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
+    path = write_json(work / "link.json", request)
+    options.engine.run("toolchains.link", path, target)
+    path.unlink()
+    return manifest
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as JSON, whole or not at all."""
+    write_whole(path, msgspec.json.encode(value))
+    return path
+
+
+def _compile(plan: Plan, target: Target, options: Options, work: Path, progress: Progress) -> None:
+    """Fill `work` with all objects of the library's code, from the cache or by code generation."""
+    store = Store(options.build / "cache" / "objects")
+    keys = {kernel.symbol: _key(kernel, target) for kernel in plan.kernels}
+    kernels = {kernel.symbol: kernel for kernel in plan.kernels}
+    names = {kernel.symbol: kernel.name for kernel in plan.kernels}
+    driver = run_symbol(plan.library)
+    if plan.network is not None:
+        keys[driver] = _key(plan, target)
+        names[driver] = "run"
+    missing = [symbol for symbol, key in keys.items() if not _fetch(store, key, symbol, work)]
+    if not missing:
+        progress.step(f"{plan.library} for {target.name}: all {len(plan.kernels)} kernels were cached")
+        return
+    count = max(1, min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS)))
+
+    with progress.bar(f"{plan.library} for {target.name}: compiling", len(missing)) as bar:
+
+        def finished(line: str) -> None:
+            if line in names:
+                for suffix in SUFFIXES:
+                    data = (work / f"{line}{suffix}").read_bytes()
+                    store.put(digest(keys[line], suffix), data)
+                bar.advance(names[line])
+
+        def generate(number: int) -> None:
+            share = missing[number::count]
+            request = Request(
+                target=target,
+                kernels=tuple(kernels[symbol] for symbol in share if symbol in kernels),
+                driver=plan if driver in share else None,
+                out=".",
+            )
+            path = write_json(work / f"codegen{number}.json", request)
+            options.engine.run("kernels.codegen", path, target, on_line=finished)
+            path.unlink()
+
+        parallel(generate, range(count), options.engine.close)
+    lost = [names[symbol] for symbol in missing if not (work / f"{symbol}.o").is_file()]
+    if lost:
+        raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
+
+
+def _key(part: Kernel | Plan, target: Target) -> str:
+    return digest(part, target.cpu, target.llvm, target.pointer_bits, code_digest("kernels"), versions())
+
+
+def _fetch(store: Store, key: str, symbol: str, work: Path) -> bool:
+    parts = {suffix: store.get(digest(key, suffix)) for suffix in SUFFIXES}
+    for suffix, data in parts.items():
+        if data is None:
+            return False
+        (work / f"{symbol}{suffix}").write_bytes(data)
+    return True
+
+
+def parallel(function: Callable[[Any], None], items: Any, stop: Callable[[], None]) -> None:
+    """Call the function on every item at once; after a failure, `stop` ends the others."""
+    with ThreadPoolExecutor(max(1, len(items))) as pool:
+        pending = [pool.submit(function, item) for item in items]
+        try:
+            for each in pending:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            raise
+
+
+def _weigh(plan: Plan, network: Network, target: Target, work: Path) -> str:
+    """Write a network's weights as a file, and as an object where they are linked; their SHA-256."""
+    path = work / weights_file(plan.library)
+    total = hashlib.sha256()
+    with path.open("wb") as stream:
+        for piece in packed_weights(plan, network, target):
+            stream.write(piece)
+            total.update(piece)
+    mode = plan.network.weights_mode if plan.network else "file"
+    if mode != "file":
+        symbol = weights_symbol(plan.library)
+        like = work / f"{run_symbol(plan.library)}.o"
+        data_object(path, symbol, like, work / f"{symbol}.o", hidden=mode == "embed")
+    if mode == "embed":
+        path.unlink()
+    return total.hexdigest()
+
+
+def _describe(plan: Plan, target: Target, work: Path, weights_sha256: str) -> Manifest:
+    """Write the manifest, the header, and what else a C developer finds in the archive."""
+    measured: dict[str, Measured] = {
+        kernel.symbol: measure(work, kernel.symbol, target) for kernel in plan.kernels
+    }
+    if plan.network is not None:
+        driver = run_symbol(plan.library)
+        needs = {*measured, weights_symbol(plan.library)}
+        measured[driver] = measure(work, driver, target, needs)
+    tools = versions()
+    manifest = manifest_of(
+        plan,
+        target,
+        measured,
+        {
+            "kernfit": VERSION,
+            "tvm": tools["apache-tvm"],
+            "llvm": LLVM_OF_TVM,
+            "zig": tools["ziglang"],
+        },
+        weights_sha256,
+    )
+    texts = {
+        f"{plan.library}.h": header(plan, target, VERSION, weights_sha256),
+        **package_files(plan, VERSION),
+    }
+    for name, text in texts.items():
+        (work / name).write_text(text, encoding="utf-8")
+    (work / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return manifest
+
+
+def members(plan: Plan) -> list[str]:
+    """The names of the files that the archive of a library holds."""
+    network = plan.network
+    beside = network is not None and network.weights and network.weights_mode != "embed"
+    return [
+        f"lib{plan.library}.a",
+        f"lib{plan.library}.so",
+        f"{plan.library}.h",
+        "manifest.json",
+        *package_files(plan, VERSION),
+        *([weights_file(plan.library)] if beside else []),
+    ]

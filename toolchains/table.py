@@ -1,0 +1,116 @@
+"""The C source of the runner's table: every function of a library, called through its header."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kernels.codegen.driver import run_symbol
+from kernels.codegen.header import declaration
+from kernels.plan import Kernel, NetworkPlan, Plan
+
+GUARD_BYTES = 192
+"""As in runner/table.h."""
+LINE_BYTES = 64
+RUN = "run"
+"""The name that a network goes by among its kernels; none of them can have it."""
+
+
+class Argument(msgspec.Struct, frozen=True, kw_only=True):
+    """One block of memory of a call; `aligned` ones begin a line, others lie off it."""
+
+    bytes: int
+    output: bool = False
+    aligned: bool = False
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One function in the table: the C statements that call it with `operands` and `arena`."""
+
+    name: str
+    declaration: str
+    statements: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    arena_bytes: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes for all of it, with guards."""
+        operands = sum(GUARD_BYTES + each.bytes + 2 * LINE_BYTES for each in self.arguments)
+        return operands + self.arena_bytes + 2 * GUARD_BYTES
+
+
+def runner_table(plan: Plan) -> str:
+    """The text of `table.c`."""
+    entries = [_kernel(kernel) for kernel in plan.kernels]
+    if plan.network is not None:
+        entries.append(_network(plan, plan.network))
+    lines = ['#include "table.h"', f'#include "{plan.library}.h"', ""]
+    for number, entry in enumerate(entries):
+        lines += [
+            f"/* {entry.declaration} */",
+            f"static int32_t call{number}(void **operands, void *arena)",
+            "{",
+            *(f"    {statement}" for statement in entry.statements),
+            "}",
+            f"static const struct operand operands{number}[] = {{",
+            *(
+                f"    {{{each.bytes}UL, {int(each.output)}, {int(each.aligned)}}},"
+                for each in entry.arguments
+            ),
+            "};",
+            "",
+        ]
+    most = max(len(entry.arguments) for entry in entries)
+    lines += [
+        f'_Static_assert({most} <= MAX_OPERANDS, "too many operands");',
+        "const struct kernel kernels[] = {",
+        *(
+            f'    {{"{entry.name}", call{number}, operands{number}, '
+            f"{len(entry.arguments)}, {entry.arena_bytes}UL}},"
+            for number, entry in enumerate(entries)
+        ),
+        "};",
+        f"const unsigned long kernel_count = {len(entries)};",
+        f"unsigned char memory[{max(entry.memory for entry in entries)}] __attribute__((aligned(64)));",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _kernel(kernel: Kernel) -> Entry:
+    arguments = [f"operands[{i}]" for i in range(len(kernel.operands))]
+    return Entry(
+        name=kernel.name,
+        declaration=declaration(kernel),
+        statements=(f"return {kernel.symbol}({', '.join([*arguments, 'arena'])});",),
+        arguments=tuple(
+            Argument(bytes=operand.bytes, output=operand.role == "output") for operand in kernel.operands
+        ),
+        arena_bytes=kernel.arena_bytes,
+    )
+
+
+def _network(plan: Plan, network: NetworkPlan) -> Entry:
+    """The whole network: inputs, outputs, and weights that are in a file."""
+    numbers = iter(range(len(network.inputs) + len(network.outputs)))
+    structures = [
+        f"const {plan.library}_{which} {which} = "
+        f"{{{', '.join(f'operands[{next(numbers)}]' for _ in ports) or '0'}}};"
+        for which, ports in (("inputs", network.inputs), ("outputs", network.outputs))
+    ]
+    arguments = [
+        *(Argument(bytes=port.bytes) for port in network.inputs),
+        *(Argument(bytes=port.bytes, output=True) for port in network.outputs),
+    ]
+    weights = "0"
+    if network.weights and network.weights_mode == "file":
+        weights = f"operands[{len(arguments)}]"
+        arguments.append(Argument(bytes=network.weights_bytes, aligned=True))
+    symbol = run_symbol(plan.library)
+    return Entry(
+        name=RUN,
+        declaration=f"int32_t {symbol}(inputs, outputs, weights, arena)",
+        statements=(*structures, f"return {symbol}(&inputs, &outputs, {weights}, arena);"),
+        arguments=tuple(arguments),
+        arena_bytes=network.arena_bytes,
+    )

@@ -1,0 +1,30 @@
+"""What people type on a command line, as numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from kernels.errors import UsageError
+
+UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+"""Letters behind a number of bytes, and the powers of two that they stand for."""
+
+
+def parse_bytes(flag: str, word: str) -> int:
+    """A number of bytes such as 262144, 256K or 1M; UsageError where it is none."""
+    found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", word.strip(), re.IGNORECASE)
+    if found is None:
+        raise UsageError(f"{flag} {word}: give a number of bytes, such as 65536, 256K or 1M")
+    return int(found[1]) << UNITS[found[2].upper()]
+
+
+def parse_dims(words: Iterable[str]) -> dict[str, int]:
+    """Sizes of dimensions from words such as batch=1; UsageError where one has no size."""
+    dims = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--dim {word}: give a dimension's name and size, such as batch=1")
+        dims[name] = int(size)
+    return dims
