@@ -42,14 +42,14 @@ def _read(path: Path, dims: Mapping[str, int]) -> Network:
     model = onnx_file.load(path, dims)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
-    walk = _Walk(path, model, draft)
+    walk = Walk(path, model, draft)
     for node in model.graph.node:
         walk.take(node)
     walk.finish()
     return draft.network()
 
 
-class _Walk:
+class Walk:
     """What each of the model's names is by now: a tensor of the draft, or a value."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, draft: Draft) -> None:
@@ -161,7 +161,7 @@ class _Walk:
 class View:
     """A node as its family sees it: `kernels.operators.node.Node`."""
 
-    def __init__(self, walk: _Walk, node: onnx.NodeProto, opset: int, outputs: tuple[str, ...]) -> None:
+    def __init__(self, walk: Walk, node: onnx.NodeProto, opset: int, outputs: tuple[str, ...]) -> None:
         """The node with its inputs as tensors."""
         self._walk, self._draft = walk, walk.draft
         self.op, self.opset, self.outputs = node.op_type, opset, outputs
