@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +21,8 @@ from toolchains.target import Target
 
 ADDRESSABLE = {32: (1 << 31) - 1, 64: (1 << 63) - 1}
 """Bytes of one block of memory by the width of a pointer, with a sign to spare."""
+LINKABLE = (1 << 31) - (1 << 26)
+"""Bytes of weights that code can reach by an offset of 32 bits, with room for the code."""
 
 
 def plan_network(
@@ -81,14 +84,14 @@ def plan_network(
         weights_mode=weights_mode,
     )
     _limit(program.name, target, planned, max_arena)
-    counts = [call.kernel for call in calls]
+    counts = Counter(call.kernel for call in calls)
     kernels = {step.kernel.name: step.kernel for step in steps}
     return Plan(
         library=program.name,
         target=target.name,
         source=program.source,
         kernels=tuple(
-            msgspec.structs.replace(kernel, count=counts.count(name)) for name, kernel in kernels.items()
+            msgspec.structs.replace(kernel, count=counts[name]) for name, kernel in kernels.items()
         ),
         network=planned,
     )
@@ -154,6 +157,11 @@ def _limit(library: str, target: Target, planned: NetworkPlan, max_arena: int | 
         raise InputError(
             f"{library} for {target.name} needs an arena of {planned.arena_bytes} bytes, over the limit of "
             f"{max_arena}; its tensors alone take {planned.live_bytes} at one time"
+        )
+    if planned.weights_mode != "file" and planned.weights_bytes > LINKABLE:
+        raise InputError(
+            f"{library} has weights of {planned.weights_bytes} bytes, more than can be linked; "
+            "use --weights file"
         )
     for what, size in (("an arena", planned.arena_bytes), ("weights", planned.weights_bytes)):
         if size > ADDRESSABLE[target.pointer_bits]:

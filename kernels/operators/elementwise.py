@@ -27,6 +27,9 @@ from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
 
+NAMES = ("x", "a", "b")
+"""Of inputs, in the order of the function's arguments; a constant comes later in a signature."""
+
 
 class NoAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An operator without attributes."""
@@ -93,7 +96,7 @@ class Map(ElementWise):
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the outer axes, vectors along the last; axes are merged where they can be."""
         attributes = msgspec.convert(kernel.attributes, self.attributes)
-        inputs = [o for o in kernel.operands if o.name in ("x", "a", "b")]
+        inputs = sorted((o for o in kernel.operands if o.name in NAMES), key=lambda o: NAMES.index(o.name))
         axes = merged(kernel.output.shape, [o.shape for o in inputs], keep_last=bool(kernel.epilogue))
         *outer, (columns, steps) = axes
         with ExitStack() as loops:
@@ -119,7 +122,7 @@ class Map(ElementWise):
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """The function applied to exact inputs."""
-        first, *others = [arrays[name] for name in ("x", "a", "b") if name in arrays]
+        first, *others = [arrays[name] for name in NAMES if name in arrays]
         if not others:
             return self.apply_estimate(attributes, exact(first), None)
         wide = np.broadcast_arrays(first, others[0])

@@ -292,7 +292,9 @@ class Concat(Movement):
         target = strides_of(kernel.output.shape)
         (axis,) = normalized((attributes.axis,), len(target))
         first = 0
-        for operand in kernel.by_role("input"):
+        inputs = {operand.name: operand for operand in kernel.operands}
+        for number in range(len(inputs) - 1):
+            operand = inputs[f"x{number}"]
             axes = list(zip(operand.shape, strides_of(operand.shape), target, strict=True))
             emit_copy(b, (b.buffers[operand.name], 0), (b.buffers["y"], first), axes)
             first += operand.shape[axis] * target[axis]

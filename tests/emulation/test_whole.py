@@ -25,7 +25,7 @@ from kernels.program import Network
 from kernels.whole import Reference
 from tests.emulation.test_build import invoke, left_over
 from tests.emulation.test_package import COMPILERS, STRICT, flags
-from tests.sketches import branching
+from tests.sketches import Sketch, branching
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.making import Options
@@ -36,6 +36,7 @@ from toolchains.target import Target, all_targets, find_target
 
 HOST = find_target("x86_64")
 QUIET = Progress(quiet=True)
+TWICE = {"a": [4, 6], "b": [4, 6]}
 
 
 def runs(built: Built) -> list[Row]:
@@ -330,3 +331,16 @@ def test_two_libraries_link_into_one_program_and_refuse_bad_pointers(
     done = emulate(compiled(source, folders))
     assert done.returncode == 0, done.stdout
     assert done.stdout.split()[1] == b"16552"
+
+
+def test_constants_may_be_any_operand_and_an_input_an_output(options: Options) -> None:
+    s = Sketch("constants")
+    x = s.input("x", 4, 6)
+    less = s.operator("less", "sub", {"a": s.constant("one", 4, 6), "b": x}, inputs=TWICE)
+    part = s.operator("part", "div", {"a": s.constant("row", 6), "b": less}, inputs={"a": [6], "b": [4, 6]})
+    pair = s.operator("pair", "concat", {"x0": s.constant("k", 4, 6), "x1": part}, inputs=[[4, 6], [4, 6]])
+    network = s.network(y=pair, copy=s.reshape("copy", x, 24), fixed=s.reshape("fixed", "row", 2, 3))
+    for name in ("x86_64-avx512", "s390x"):
+        built = build(network, find_target(name), options, QUIET)
+        assert not built.report.failed(), [row.reason for row in built.report.failed()]
+        assert runs(built)

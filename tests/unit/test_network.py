@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from kernels import check, whole
 from kernels.errors import InputError
+from kernels.graph.lifetimes import Pending, blocks_of
 from kernels.graph.network import plan_network
+from kernels.graph.storage import store
 from kernels.graph.weights import packed_weights
 from kernels.names import members
 from kernels.pack import unpack
@@ -218,3 +221,30 @@ def test_kernels_never_take_the_networks_own_symbols() -> None:
 def test_plans_of_networks_are_written_and_read() -> None:
     plan = plan_network(branching(), TARGET)
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
+def test_an_output_takes_over_an_input_that_dies_where_the_kernel_says_so() -> None:
+    s = Sketch("t")
+    x = s.operator("first", "relu", {"x": s.input("x", 4)}, inputs={"x": [4]})
+    y = s.operator("second", "relu", {"x": x}, inputs={"x": [4]})
+    both = s.operator("both", "add", {"a": x, "b": y}, inputs={"a": [4], "b": [4]})
+    twice = s.operator("twice", "add", {"a": both, "b": both}, inputs={"a": [4], "b": [4]})
+    last = s.operator("last", "relu", {"x": twice}, inputs={"x": [4]})
+    program = s.network(out=last).program
+    kernels = {
+        "relu": {"in_place": "x", "operands": ("x", "y")},
+        "add": {"in_place": "b", "operands": ("a", "b", "y")},
+    }
+
+    def kernel(kind: str) -> Any:
+        operands = [SimpleNamespace(name=name) for name in kernels[kind]["operands"]]
+        return SimpleNamespace(in_place=kernels[kind]["in_place"], operands=operands, arena_bytes=0)
+
+    calls = [
+        Pending(node=each.name, kernel=kernel(each.kind), tensors=(*each.inputs, *each.outputs))
+        for each in program.operators
+    ]
+    blocks, shared = blocks_of(program, store(program), calls)
+    assert shared == {x: x, y: y, both: y, twice: twice}
+    lives = {block.name: (block.first, block.last) for block in blocks}
+    assert lives == {x: (0, 2), y: (1, 3), twice: (3, 4)}
