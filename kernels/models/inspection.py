@@ -42,9 +42,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 def inspect_onnx(path: Path, dims: dict[str, int]) -> Inspection:
     """Walk over all nodes, past those that cannot be taken; InputError if it is no model at all."""
-    model = onnx_file.load(path, dims)
+    model, weights = onnx_file.load(path, dims)
     shapes = _inferred(model)
-    walk = Walk(path, model, Draft(identifier(path.stem), path.name))
+    walk = Walk(path, model, weights, Draft(identifier(path.stem), path.name))
     parameters = sum(value.size for value in walk.values.values() if value.dtype.kind == "f")
     missing: list[Missing] = []
     unknown: set[str] = set()

@@ -39,10 +39,10 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
 
 
 def _read(path: Path, dims: Mapping[str, int]) -> Network:
-    model = onnx_file.load(path, dims)
+    model, weights = onnx_file.load(path, dims)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
-    walk = Walk(path, model, draft)
+    walk = Walk(path, model, weights, draft)
     for node in model.graph.node:
         walk.take(node)
     walk.finish()
@@ -52,8 +52,10 @@ def _read(path: Path, dims: Mapping[str, int]) -> Network:
 class Walk:
     """What each of the model's names is by now: a tensor of the draft, or a value."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, draft: Draft) -> None:
-        """Take inputs and initialisers in."""
+    def __init__(
+        self, path: Path, model: onnx.ModelProto, weights: Mapping[str, Array], draft: Draft
+    ) -> None:
+        """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
         self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
         self._read = {name for node in model.graph.node for name in node.input}
@@ -61,7 +63,7 @@ class Walk:
         draft.reserved.update(value.name for value in model.graph.output)
         self._elements = 0
         self.tensors: dict[str, Tensor] = {}
-        self.values: dict[str, Array] = {}
+        self.values: dict[str, Array] = dict(weights)
         for tensor in model.graph.initializer:
             try:
                 self.values[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
