@@ -24,7 +24,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kernels import models as model_files
-from kernels.errors import KernfitError, ResourceError, UsageError
+from kernels.errors import InputError, KernfitError, ResourceError, UsageError
 from toolchains.progress import Progress
 from toolchains.target import NATIVE, all_targets, find_targets
 
@@ -390,6 +390,38 @@ def test(c: Context, all: bool = False, only: str = "", match: str = "", require
     from toolchains.quality import run_tests
 
     raise SystemExit(run_tests(everything=all, only=only, match=match, require=require))
+
+
+@task(
+    positional=["model"],
+    iterable=["dim"],
+    help={
+        "model": "an ONNX model (.onnx)",
+        "dim": "the size of a dynamic dimension, as name=size; once for each",
+        "json": "print it as JSON",
+    },
+)
+def inspect(c: Context, model: str, dim: list[str] | None = None, json: bool = False) -> None:
+    """Say what a model is made of, and which of its nodes are missing here, and why."""
+    from kernels.models.inspection import inspect_onnx
+    from toolchains.words import parse_dims
+
+    found = inspect_onnx(model_files.find_model(model), parse_dims(dim or ()))
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("operator", "nodes", "missing"):
+        table.add_column(heading)
+    missing = [each.op for each in found.missing]
+    for op, count in found.operators.items():
+        table.add_row(op, str(count), str(missing.count(op) or ""))
+    OUT.print(table)
+    OUT.print(f"{found.parameters:,} parameters, {found.flops:,} floating-point operations", markup=False)
+    for each in found.missing:
+        OUT.print(f"missing: node '{each.node}' ({each.op}): {each.reason}", markup=False, soft_wrap=True)
+    if found.missing:
+        raise SystemExit(InputError.status)
 
 
 @task(help={"fix": "mend what can be mended"})

@@ -6,6 +6,7 @@ from kernels.graph.affine import fold_affine
 from kernels.graph.fuse import fuse
 from kernels.graph.layout import lay_out
 from kernels.graph.patterns import combine
+from kernels.graph.scaling import fold_scales
 from kernels.graph.settle import settle
 from kernels.graph.tidy import tidy
 from kernels.program import Network
@@ -18,5 +19,5 @@ def optimise(network: Network) -> Network:
     return network
 
 
-PASSES = (lay_out, tidy, combine, fold_affine, fuse, settle)
+PASSES = (lay_out, tidy, combine, fold_scales, fold_affine, fuse, settle)
 """Each gives the same network, improved, and works without the others."""

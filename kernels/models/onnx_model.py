@@ -39,21 +39,23 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
 
 
 def _read(path: Path, dims: Mapping[str, int]) -> Network:
-    model = onnx_file.load(path, dims)
+    model, weights = onnx_file.load(path, dims)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
-    walk = _Walk(path, model, draft)
+    walk = Walk(path, model, weights, draft)
     for node in model.graph.node:
         walk.take(node)
     walk.finish()
     return draft.network()
 
 
-class _Walk:
+class Walk:
     """What each of the model's names is by now: a tensor of the draft, or a value."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, draft: Draft) -> None:
-        """Take inputs and initialisers in."""
+    def __init__(
+        self, path: Path, model: onnx.ModelProto, weights: Mapping[str, Array], draft: Draft
+    ) -> None:
+        """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
         self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
         self._read = {name for node in model.graph.node for name in node.input}
@@ -61,7 +63,7 @@ class _Walk:
         draft.reserved.update(value.name for value in model.graph.output)
         self._elements = 0
         self.tensors: dict[str, Tensor] = {}
-        self.values: dict[str, Array] = {}
+        self.values: dict[str, Array] = dict(weights)
         for tensor in model.graph.initializer:
             try:
                 self.values[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
@@ -139,7 +141,7 @@ class _Walk:
         for value in self._model.graph.output:
             name = value.name
             given = self.tensor(name)
-            if given.role is Role.INPUT:
+            if given.role is Role.INPUT and given.name == name:
                 raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
             if given.name == name:
                 raise InputError(f"{self._path}: '{name}' is an output twice")
@@ -161,7 +163,7 @@ class _Walk:
 class View:
     """A node as its family sees it: `kernels.operators.node.Node`."""
 
-    def __init__(self, walk: _Walk, node: onnx.NodeProto, opset: int, outputs: tuple[str, ...]) -> None:
+    def __init__(self, walk: Walk, node: onnx.NodeProto, opset: int, outputs: tuple[str, ...]) -> None:
         """The node with its inputs as tensors."""
         self._walk, self._draft = walk, walk.draft
         self.op, self.opset, self.outputs = node.op_type, opset, outputs

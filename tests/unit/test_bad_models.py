@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kernels import graph
 from kernels.errors import InputError
+from kernels.models.inspection import inspect_onnx
 from tests import builders, networks
 from tests.unit.test_onnx import read
 
@@ -233,3 +234,19 @@ def test_many_nodes_take_time_in_proportion(count: int, tmp_path: Path) -> None:
     network = graph.optimise(read(path))
     assert len(network.program.operators) == count
     assert time.process_time() - begin < 10 + 0.001 * count
+
+
+def test_inspection_names_every_missing_node(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Selu", ["c"], ["s"], name="first"),
+        helper.make_node("Relu", ["s"], ["r"], name="relu"),
+        helper.make_node("Celu", ["r"], ["y"], name="second"),
+    ]
+    found = inspect_onnx(saved(networks.model(nodes, X, ["y"], W), tmp_path), {})
+    assert [(each.node, each.op) for each in found.missing] == [("first", "Selu"), ("second", "Celu")]
+    assert all("no operator" in each.reason for each in found.missing)
+    assert found.operators == {"Conv": 1, "Selu": 1, "Relu": 1, "Celu": 1}
+    assert found.parameters == 108
+    assert found.flops == 2 * 108 * 36 + 4 * 36
+    assert found.unseen == 0

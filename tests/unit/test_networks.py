@@ -76,6 +76,7 @@ def test_functions_are_found_in_what_exporters_make_of_them(tmp_path: Path, *, d
     assert found["gemm+add+gelu"] == 2
     assert found["layer_norm"] == 5
     assert found["gemm+add+add"] == 4
+    assert kinds(network)["div"] == 0  # an attention's scale is in the queries' weights
     assert kinds(network)["transpose"] == 8  # of each attention: three operands and the result
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from kernels.models import read_model
 from kernels.program import Network, Role
@@ -36,3 +39,39 @@ def test_inputs_and_outputs_keep_their_names_and_order(tmp_path: Path) -> None:
     assert [t.name for t in program.tensors if t.role is Role.INPUT] == ["data_0"]
     assert [t.name for t in program.tensors if t.role is Role.OUTPUT] == ["softmaxout_1"]
     assert program.tensor("data_0").shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_windows_are_counted_as_onnxruntime_counts_them(op: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    nodes, names = [], []
+    for kernel, stride, before, after, ceil in product((1, 2, 3), (1, 2, 3), (0, 1, 2), (0, 1, 2), (0, 1)):
+        if max(before, after) < kernel:
+            names.append(f"y{len(names)}")
+            attributes = {"kernel_shape": [kernel], "strides": [stride], "pads": [before, after]}
+            nodes.append(helper.make_node(op, ["x"], names[-1:], ceil_mode=ceil, **attributes))
+    for size in (3, 4, 5):
+        onnx.save(networks.model(nodes, {"x": (1, 2, size)}, names), path)
+        network = read(path)
+        inputs = networks.inputs_of(network)
+        networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+        for name, value in networks.expected(path, inputs).items():
+            assert network.program.tensor(name).shape == value.shape
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_padding_is_added_as_onnxruntime_adds_it(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    nodes, constants, names = [], {}, []
+    for kernel, stride in product((1, 2, 3, 4), (1, 2, 3)):
+        names.append(f"y{len(names)}")
+        weights = f"w{len(names)}"
+        constants[weights] = networks.weights(weights, (2, 3, kernel, kernel))
+        nodes.append(
+            helper.make_node("Conv", ["x", weights], names[-1:], auto_pad=mode, strides=[stride, stride])
+        )
+    for size in (5, 6, 7):
+        onnx.save(networks.model(nodes, {"x": (1, 3, size, size + 1)}, names, constants), path)
+        network = read(path)
+        inputs = networks.inputs_of(network)
+        networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
