@@ -207,6 +207,7 @@ def build(
         "engine": ENGINE,
         "jobs": JOBS,
         "histogram": "show which instructions each kernel executed, by mnemonic",
+        "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
         "require-checks": "exit 6 if any check was skipped",
         "verbose": "also show what the emulator prints",
@@ -220,6 +221,7 @@ def check(
     engine: str = "auto",
     jobs: int = 0,
     histogram: bool = False,
+    trace: bool = False,
     dim: Any = None,
     require_checks: bool = False,
     verbose: bool = False,
@@ -228,6 +230,9 @@ def check(
     from toolchains import pipeline, summary
 
     chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose, dim=dim)
+    if trace:
+        _trace(chosen, programs, model_files.find_models(model), dim, options, progress)
+        return
     try:
         reports = [
             pipeline.check_again(program, target, options, progress, histogram=histogram)
@@ -239,6 +244,18 @@ def check(
     summary.print_reports(OUT, reports)
     summary.print_histograms(OUT, reports)
     summary.require(reports, skipped_too=require_checks)
+
+
+def _trace(chosen: Any, programs: Any, paths: Any, dim: Any, options: Any, progress: Progress) -> None:
+    from toolchains import tracing
+    from toolchains.words import parse_dims
+
+    try:
+        traces = tracing.trace_all(programs, paths, parse_dims(dim or ()), chosen, options, progress)
+    finally:
+        options.engine.close()
+    OUT.print(tracing.table_of(traces))
+    tracing.require(traces)
 
 
 @task(

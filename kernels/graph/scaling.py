@@ -18,12 +18,17 @@ MOVING = ("reshape", "transpose")
 
 
 def fold_scales(network: Network) -> Network:
-    """The same network without a pass over such a product's result."""
-    named, dropped, scaled = _found(network, Readers(network))
+    """The same network without a pass over such a product's result.
+
+    Tensors that hold other numbers then have other names, for a model's names are its tensors'.
+    """
+    named, dropped, scaled, between = _found(network, Readers(network))
     draft = Draft.of(network)
+    renamed: dict[str, str] = {}
     for tensor in network.program.tensors:
         if tensor.role is Role.INTERNAL:
-            draft.add(tensor)
+            name = draft.fresh(f"{tensor.name}.scaled") if tensor.name in between else tensor.name
+            renamed[tensor.name] = draft.add(msgspec.structs.replace(tensor, name=name)).name
     for operator in network.program.operators:
         if operator.name in dropped:
             continue
@@ -32,15 +37,25 @@ def fold_scales(network: Network) -> Network:
             current = _with_scaled(draft, network, operator, scaled[operator.name])
         if operator.name in named:
             current = msgspec.structs.replace(current, outputs=(named[operator.name],))
-        draft.append(current)
+        draft.append(
+            msgspec.structs.replace(
+                current,
+                inputs=tuple(renamed.get(name, name) for name in current.inputs),
+                outputs=tuple(renamed.get(name, name) for name in current.outputs),
+            )
+        )
     return draft.network()
 
 
-def _found(network: Network, readers: Readers) -> tuple[dict[str, str], set[str], dict[str, float]]:
+def _found(
+    network: Network, readers: Readers
+) -> tuple[dict[str, str], set[str], dict[str, float], set[str]]:
     """Products with the name that their result takes, operators to drop, and factors of constants.
 
-    A factor is given by the name of the operator whose constant operand it multiplies.
+    A factor is given by the name of the operator whose constant operand it multiplies; last
+    come the tensors from there to the products.
     """
+    between: set[str] = set()
     named: dict[str, str] = {}
     dropped: set[str] = set()
     scaled: dict[str, float] = {}
@@ -49,12 +64,13 @@ def _found(network: Network, readers: Readers) -> tuple[dict[str, str], set[str]
         factor = None if following is None else _factor(network, following, operator.outputs[0])
         if following is None or factor is None or operator.inputs[1] in network.constants:
             continue
-        weights = _weights(network, readers, operator.inputs[0])
+        weights, path = _weights(network, readers, operator.inputs[0])
         if weights:
+            between.update(path)
             named[operator.name] = following.outputs[0]
             dropped.add(following.name)
             scaled.update(dict.fromkeys(weights, factor))
-    return named, dropped, scaled
+    return named, dropped, scaled, between
 
 
 def _factor(network: Network, operator: Operator, name: str) -> float | None:
@@ -71,22 +87,27 @@ def _factor(network: Network, operator: Operator, name: str) -> float | None:
     return number if operator.kind == "mul" else 1.0 / number
 
 
-def _weights(network: Network, readers: Readers, name: str) -> list[str]:
-    """The product with weights that makes a tensor, and what is added behind it; or else none."""
+def _weights(network: Network, readers: Readers, name: str) -> tuple[list[str], list[str]]:
+    """The product with weights that makes a tensor, and what is added behind it; or else none.
+
+    Beside them, the tensors on the way from there.
+    """
     found: list[str] = []
+    path: list[str] = []
     while readers.alone(name) is not None:
+        path.append(name)
         maker = readers.maker(name)
         if maker is None:
-            return []
+            return [], []
         constants = [given for given in maker.inputs if given in network.constants]
         if maker.kind in FILTERS:
-            return [*found, maker.name] if maker.inputs[1:] == tuple(constants) else []
+            return ([*found, maker.name], path) if maker.inputs[1:] == tuple(constants) else ([], [])
         if maker.kind == "add" and len(constants) == 1:
             found.append(maker.name)
         elif maker.kind not in MOVING:
-            return []
+            return [], []
         name = next(given for given in maker.inputs if given not in network.constants)
-    return []
+    return [], []
 
 
 def _with_scaled(draft: Draft, network: Network, operator: Operator, factor: float) -> Operator:

@@ -68,6 +68,16 @@ def open_session(
         ) from error
 
 
+def intermediates(
+    path: Path, dims: Mapping[str, int], inputs: Mapping[str, Any], wanted: Collection[str]
+) -> dict[str, Any]:
+    """Those of the wanted tensors that the model has, as its nodes make them one by one."""
+    made = {given for node in onnx.load(path, load_external_data=False).graph.node for given in node.output}
+    session = open_session(path, dims, also=sorted(made.intersection(wanted)), optimised=False)
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
 def _closed(path: Path, also: Collection[str]) -> onnx.ModelProto:
     """The model with no input that has a value, and with more outputs."""
     try:
