@@ -247,6 +247,10 @@ def check(
         "under QEMU (default: this machine's own)",
         "sets": "what to time: several with commas of resnet50, bert-base, square, unlisted, vector, "
         "conv-resnet50, depthwise-mobilenet-v2, rows; or a listing (default: all)",
+        "model": "measure whole networks (.onnx, several with commas) beside onnxruntime instead: the set "
+        "`networks`",
+        "layers": "of these networks, also show what every call takes, beside onnxruntime's own profile",
+        "dim": DIM,
         "size": "compare code and data bytes with those of the libraries instead",
         "seconds": "how long the rounds of one kernel may take in all",
         "records": RECORDS,
@@ -256,11 +260,15 @@ def check(
         "jobs": JOBS,
         "verbose": "also show what compilers print",
     },
+    iterable=["dim"],
 )
 def bench(
     c: Context,
     arch: str = "",
     sets: str = "",
+    model: str = "",
+    layers: bool = False,
+    dim: Any = None,
     size: bool = False,
     seconds: float = 1.0,
     records: str = "",
@@ -271,14 +279,31 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
-    from toolchains.bench import running
+    from toolchains.bench import networks, running
+    from toolchains.words import parse_dims
 
     words = arch or running.own_target()
+    if not model and (layers or dim or sets == networks.NETWORKS):
+        raise UsageError("say which networks to measure: --model FILE.onnx, several with commas")
+    if model and (size or sets not in ("", networks.NETWORKS)):
+        raise UsageError("--model measures whole networks: leave --sets and --size out")
     chosen, _, options, progress, _ = _prepare(
         words, model_files.DEFAULT, engine, jobs, out, verbose, records
     )
     options = msgspec.structs.replace(options, winograd=winograd)
     try:
+        if model:
+            networks.bench_models(
+                model_files.find_models(model),
+                parse_dims(dim or ()),
+                chosen,
+                options,
+                progress,
+                seconds=seconds,
+                layers=layers,
+                show=OUT.print,
+            )
+            return
         running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
     finally:
         options.engine.close()

@@ -124,7 +124,7 @@ def test_a_wrong_kernel_takes_no_part(
     library = place / f"lib{program.name}.so"
     library.write_bytes((work / library.name).read_bytes())
     chosen = running.Set(title="wrong", model=Path("unused"))
-    monkeypatch.setattr(running, "read_model", lambda _: program)
+    monkeypatch.setattr(running, "read_listing", lambda _: program)
     with pytest.raises(CheckFailedError, match="times our bound"):
         running.measure_set(chosen, OWN, options, Progress(quiet=True), seconds=0.01, peers=())
 

@@ -73,6 +73,18 @@ void sample(const struct call *calls, int64_t count, int64_t repeats, int64_t ro
     result->after = probe(rounds);
 }
 
+/* Each call by itself, as they follow one another: its operands are where the last one left them. */
+void each(const struct call *calls, int64_t count, double *seconds)
+{
+    double before = now();
+    for (int64_t i = 0; i < count; i++) {
+        run(calls + i, 1);
+        const double after = now();
+        seconds[i] = after - before;
+        before = after;
+    }
+}
+
 /* Bytes per second of reading a block again and again. */
 double bandwidth(const char *block, int64_t bytes, int64_t repeats)
 {

@@ -183,3 +183,10 @@ class Harness:
             ctypes.byref(result),
         )
         return Sample(seconds=result.seconds, peak=(result.before + result.after) / 2)
+
+    def each(self, contestant: Contestant) -> tuple[list[float], float]:
+        """Seconds of every call of one computation, in their order, and the core's peak around it."""
+        found = (ctypes.c_double * len(contestant.calls))()
+        before = self.peak()
+        self._library.each(self._table(contestant), ctypes.c_int64(len(found)), found)
+        return list(found), (before + self.peak()) / 2

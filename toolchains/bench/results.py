@@ -104,7 +104,11 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def set_of(title: str, *, summed: bool, measured: Sequence[tuple[Kernel, Measured]]) -> BenchSet:
     """A set from what was measured."""
-    rows = tuple(_row(kernel, each) for kernel, each in measured)
+    return summary_of(title, tuple(_row(kernel, each) for kernel, each in measured), summed=summed)
+
+
+def summary_of(title: str, rows: tuple[BenchRow, ...], *, summed: bool) -> BenchSet:
+    """A set of rows, with their means."""
     names = dict.fromkeys(name for row in rows for name in row.peers)
     ratio = {name: _ratio(rows, name, summed=summed) for name in names if name != WINOGRAD}
     fast: dict[str, float] = {}
