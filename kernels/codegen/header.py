@@ -23,9 +23,9 @@ def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -
 
         Each function returns 0, or -1 without doing anything where a pointer is null or not
         aligned: tensors to their element, an arena to {ARENA_ALIGNMENT} bytes. Buffers must not overlap,
-        unless it says that two may be the same. Functions are reentrant; they allocate nothing
-        and keep no state. An arena of 0 bytes may be NULL. Packed weights are made from plain
-        arrays by
+        unless a function's comment says that two may be the same. Functions are reentrant; they
+        allocate nothing and keep no state. An arena of 0 bytes may be NULL. Packed weights are
+        made from plain arrays by
             python -m kernels.pack manifest.json KERNEL IN.npy OUT.bin""")
     lines = [
         f"#ifndef {guard}",

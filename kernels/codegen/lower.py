@@ -24,13 +24,16 @@ UNROLL_THRESHOLD = 100
 code and spills the register tile, for a loop around a tile is as good as its unrolled form."""
 
 NEVER = 1 << 20
-"""LLVM makes vectors of scalars that stand side by side if that saves more than this. Vectors are
-explicit here; what it makes of a narrow edge's accumulators are shuffles, and spills.
+"""LLVM makes vectors of what stands side by side if that saves more than this; its own is 0. Of a
+panel's odd columns, beside whole vectors, it makes shuffles and spills of the accumulators.
 """
 
 
-def llvm_target(target: Target) -> Any:
-    """TVM's target for LLVM; the triple is always ours, never TVM's default."""
+def llvm_target(target: Target, *, odd: bool = False) -> Any:
+    """TVM's target for LLVM; the triple is always ours, never TVM's default.
+
+    `odd` tells that vectors of several widths make a panel.
+    """
     described: dict[str, Any] = {
         "kind": "llvm",
         "mtriple": target.llvm.triple,
@@ -38,7 +41,7 @@ def llvm_target(target: Target) -> Any:
         "vector-width": max(target.cpu.vector_bits, 64),
         "cl-opt": [
             f"-unroll-threshold-aggressive:uint={UNROLL_THRESHOLD}",
-            f"-slp-threshold:int={NEVER}",
+            f"-slp-threshold:int={NEVER if odd else 0}",
         ],
     }
     if target.llvm.features:
@@ -98,7 +101,7 @@ def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
 def compile_driver(plan: Plan, target: Target, out: Path) -> None:
     """Write `<library>_run.o`, and its `.frame.o`, from the plan of a network."""
     symbol = run_symbol(plan.library)
-    stub = _built(symbol, empty_function(symbol, PARAMETERS), target).inspect_source("ll")
+    stub = _built(symbol, empty_function(symbol, PARAMETERS), llvm_target(target)).inspect_source("ll")
     text = driver_text(stub, plan, target)
     write_object(strip(text, target.llvm.attributes, debug=True), out / f"{symbol}.frame.o")
     write_object(strip(text, target.llvm.attributes), out / f"{symbol}.o")
@@ -110,15 +113,25 @@ def lower(kernel: Kernel, target: Target) -> Any:
     TVM's default pipeline ends in functions that need its runtime. Here nothing but
     intrinsics is lowered, and LLVM gets the function as it was built.
     """
-    return _built(kernel.symbol, prim_func(kernel, target), target)
+    llvm = llvm_target(target, odd=_odd(kernel, target))
+    return _built(kernel.symbol, prim_func(kernel, target), llvm)
 
 
-def _built(symbol: str, function: Any, target: Target) -> Any:
-    llvm = llvm_target(target)
+def _built(symbol: str, function: Any, llvm: Any) -> Any:
     module = tvm.IRModule({symbol: function})
     module = tirx.transform.BindTarget(llvm)(module)
     module = tirx.transform.LowerIntrin()(module)
     return tvm.get_global_func("target.build.llvm")(module, llvm)
+
+
+def _odd(kernel: Kernel, target: Target) -> bool:
+    """Whether the kernel is a contraction whose panels are no whole vectors."""
+    lanes = target.cpu.lanes
+    return (
+        "kc" in kernel.schedule
+        and int(kernel.schedule["nr"]) > lanes > 1
+        and (int(kernel.schedule["nr"]) % lanes > 0)
+    )
 
 
 def write_object(text: str, path: Path) -> None:

@@ -196,7 +196,7 @@ class ElementWise(Family):
 
     words: Words
     heavy: bool = False
-    """Too long to be repeated for each accumulator of a register tile."""
+    """Too long to be repeated: for each accumulator of a register tile, or neighbouring vectors."""
 
     @abc.abstractmethod
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:

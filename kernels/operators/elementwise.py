@@ -113,7 +113,8 @@ class Map(ElementWise):
         """Loops over the outer axes, vectors along the last; axes are merged where they can be."""
         attributes = msgspec.convert(kernel.attributes, self.attributes)
         inputs = sorted((o for o in kernel.operands if o.name in NAMES), key=lambda o: NAMES.index(o.name))
-        axes = merged(kernel.output.shape, [o.shape for o in inputs], keep_last=bool(kernel.epilogue))
+        by_column = any(step.operand for step in kernel.epilogue)
+        axes = merged(kernel.output.shape, [o.shape for o in inputs], keep_last=by_column)
         *outer, (columns, steps) = axes
         with ExitStack() as loops:
             row: Any = 0
@@ -162,11 +163,12 @@ def merged(
     axes: list[tuple[int, tuple[int, ...]]] = []
     for axis, extent in enumerate(shape):
         strides = tuple(_stride(given, axis - len(shape)) for given in inputs)
-        if extent == 1 and axis < len(shape) - 1:
+        is_last = axis == len(shape) - 1
+        if extent == 1 and not (is_last and (keep_last or not axes)):
             continue
         last = axes[-1] if axes else None
         joins = last and all(s == t * extent for s, t in zip(last[1], strides, strict=True))
-        if last and joins and not (keep_last and axis == len(shape) - 1):
+        if last and joins and not (keep_last and is_last):
             axes[-1] = (last[0] * extent, strides)
         else:
             axes.append((extent, strides))

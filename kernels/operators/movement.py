@@ -1,10 +1,10 @@
-"""Moving elements without arithmetic: transposition, slicing, concatenation, padding, gathering."""
+"""Moving elements without arithmetic: transposition, slicing, concatenation, padding."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,10 +24,10 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import OneInput
-from kernels.operators.node import Node, axis_of, integers, real, reshaped, transposed
+from kernels.operators.node import Node, axis_of, integers, real, transposed
 from kernels.operators.reduction import normalized
-from kernels.plan import Kernel, Operand
-from kernels.program import ElementType, Role, Tensor
+from kernels.plan import Kernel
+from kernels.program import Role, Tensor
 from kernels.schedules.channels import emit_map
 from kernels.schedules.copying import emit_copy
 
@@ -308,90 +308,7 @@ class Concat(Movement):
 MOST_INPUTS = 12
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table, [rows, ...], and the shape of the indices."""
-
-    table: Shape
-    indices: Shape
-
-
-class GatherAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Element type of the indices."""
-
-    index_type: ElementType = ElementType.INT32
-
-
-class GatherEntry(Entry, frozen=True, kw_only=True):
-    """A gather or an embedding in a listing."""
-
-    inputs: Table
-    attributes: GatherAttributes = GatherAttributes()
-
-
-class Gather(Movement):
-    """y[i..., :] = table[indices[i...], :]; negative indices count from the end.
-
-    An index beyond the table is taken for its first or last row: nothing is read outside.
-    """
-
-    kind = "gather"
-    entry: ClassVar[type[Any]] = GatherEntry
-    attributes = GatherAttributes
-    table_role = Role.INPUT
-
-    def define(self, entry: GatherEntry) -> Definition:
-        """The indices, the table, and y."""
-        table, indices = (
-            positive("inputs.table", entry.inputs.table),
-            positive("inputs.indices", entry.inputs.indices),
-        )
-        if entry.attributes.index_type is ElementType.FLOAT32:
-            raise InputError("attributes.index_type must be int32 or int64", key="attributes.index_type")
-        return Definition(
-            attributes={"index_type": entry.attributes.index_type.value},
-            operands=(
-                Tensor(name="indices", shape=indices, role=Role.INPUT, dtype=entry.attributes.index_type),
-                Tensor(name="table", shape=table, role=self.table_role),
-            ),
-            output=Tensor(name="y", shape=(*indices, *table[1:]), role=Role.OUTPUT),
-        )
-
-    def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
-        """Indices over the whole range of small tables, some of them beyond."""
-        if operand.dtype is ElementType.FLOAT32:
-            return super().draw(generator, operand)
-        return generator.integers(-9, 9, operand.shape).astype(operand.dtype.value)
-
-    def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
-        """One copy of a row for each index."""
-        table = kernel.operand("table")
-        rows, columns = table.shape[0], prod(table.shape[1:])
-        with b.loop(0, kernel.operand("indices").elements) as number:
-            given = b.let(b.as_index(b.load(b.buffers["indices"], number, 1)))
-            row = b.select(given < b.index(0), given + rows, given)
-            row = b.let(b.minimum(b.maximum(row, 0), rows - 1))
-            emit_copy(
-                b,
-                (b.buffers["table"], row * columns),
-                (b.buffers["y"], number * columns),
-                [(columns, 1, 1)],
-            )
-
-    def reference(self, attributes: GatherAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """NumPy's, with the index wrapped and bounded."""
-        table, indices = arrays["table"], arrays["indices"]
-        rows = np.where(indices < 0, indices + len(table), indices)
-        return exact(table[np.clip(rows, 0, len(table) - 1)])
-
-
-class Embedding(Gather):
-    """A gather whose table is a weight."""
-
-    kind = "embedding"
-    table_role = Role.CONSTANT
-
-
-FAMILIES = (Transpose(), Slice(), Pad(), Concat(), Gather(), Embedding())
+FAMILIES = (Transpose(), Slice(), Pad(), Concat())
 
 
 def _transpose(node: Node) -> Tensor:
@@ -430,10 +347,10 @@ def _slice(node: Node) -> Tensor:
         if low >= high:
             raise node.refuse(f"axis {place} from {start} to {end}: nothing is left")
         bounds[place] = (low, high, step)
-    return _part(node, x, bounds)
+    return part_of(node, x, bounds)
 
 
-def _part(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
+def part_of(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
     """The part of x within (start, end, step) of each axis."""
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
         return x
@@ -456,7 +373,7 @@ def _split(node: Node) -> tuple[Tensor, ...]:
     for size in sizes:
         bounds = [(0, extent, 1) for extent in x.shape]
         bounds[axis] = (first, first + size, 1)
-        parts.append(_part(node, x, bounds))
+        parts.append(part_of(node, x, bounds))
         first += size
     return tuple(parts)
 
@@ -483,37 +400,10 @@ def _pad(node: Node) -> Tensor:
     return node.call("pad", {"x": x}, {"before": before, "after": after, "value": value})
 
 
-def _gather(node: Node) -> Tensor:
-    """Along the first axis, which another one is brought to; one constant index is a slice."""
-    x, indices, known = node.given(0), node.given(1), node.value(1)
-    real(node, x)
-    axis = axis_of(node, node.attribute("axis", 0), len(x.shape))
-    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-    if known is not None and known.size == 1:
-        index = int(known.ravel()[0])
-        if not -x.shape[axis] <= index < x.shape[axis]:
-            raise node.refuse(f"index {index} of an axis of {x.shape[axis]}")
-        bounds = [(0, extent, 1) for extent in x.shape]
-        bounds[axis] = (index % x.shape[axis], index % x.shape[axis] + 1, 1)
-        return reshaped(node, _part(node, x, bounds), shape)
-    if indices.dtype not in (ElementType.INT32, ElementType.INT64):
-        raise node.refuse(f"indices of type {indices.dtype}")
-    others = [place for place in range(len(x.shape)) if place != axis]
-    table = transposed(node, x, (axis, *others))
-    flat = reshaped(node, indices, indices.shape or (1,))
-    kind = "embedding" if node.is_constant(table) else "gather"
-    y = node.call(kind, {"table": table, "indices": flat}, {"index_type": indices.dtype.value})
-    count = len(flat.shape)
-    rest = range(count, count + len(others))
-    y = transposed(node, y, (*rest[:axis], *range(count), *rest[axis:]))
-    return reshaped(node, y, shape)
-
-
 ONNX = {
     "Transpose": _transpose,
     "Concat": _concat,
     "Slice": _slice,
     "Split": _split,
     "Pad": _pad,
-    "Gather": _gather,
 }

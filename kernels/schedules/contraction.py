@@ -188,28 +188,23 @@ class _Body:
             self._b.store(self._product.y, place, self._accumulators[number])
 
     def _finish(self) -> None:
-        """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once.
-
-        All that the epilogue reads for a row is read before the first store, for it may lie there.
-        """
+        """Apply the epilogue and store; a heavy one in a loop over rows, to be there but once."""
         b, product, tile = self._b, self._product, self._tile
         if product.epilogue.heavy:
             self._suspend()
             with b.loop(0, tile.run.rows) as row:
                 for offset, width in self._vectors:
                     place = self._place(row, offset)
-                    b.store(product.y, place, self._applied(row, offset, b.load(product.y, place, width)))
+                    self._apply(row, offset, b.load(product.y, place, width))
             return
         for row in range(tile.run.rows):
-            first = row * len(self._vectors)
-            for number, (offset, _) in enumerate(self._vectors, first):
-                self._accumulators[number] = self._applied(row, offset, self._accumulators[number])
-            for number, (offset, _) in enumerate(self._vectors, first):
-                b.store(product.y, self._place(row, offset), self._accumulators[number])
+            for number, (offset, _) in enumerate(self._vectors):
+                self._apply(row, offset, self._accumulators[row * len(self._vectors) + number])
 
-    def _applied(self, row: Any, offset: int, value: Any) -> Any:
+    def _apply(self, row: Any, offset: int, value: Any) -> None:
         column = self._product.y_offset + self._tile.column + offset
-        return self._product.epilogue(value, self._pixel(row), column)
+        value = self._product.epilogue(value, self._pixel(row), column)
+        self._b.store(self._product.y, self._place(row, offset), value)
 
     def _pixel(self, row: Any) -> Any:
         tile = self._tile

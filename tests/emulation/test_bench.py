@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from kernels import check
 from kernels.errors import CheckFailedError, InputError
 from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest
@@ -15,8 +17,9 @@ from kernels.models import read_model
 from kernels.program import Program
 from kernels.tuning import read_records, signature_of
 from tests.emulation.conftest import need_counting
-from toolchains.bench import emulated, results, running, tuning
+from toolchains.bench import contest, emulated, results, running, tuning
 from toolchains.bench.contest import OURS, WINOGRAD
+from toolchains.bench.harness import Harness
 from toolchains.emulators import find_emulator
 from toolchains.pipeline import Options, build, make
 from toolchains.progress import Progress
@@ -106,6 +109,24 @@ def test_winograds_algorithm_takes_part_beside_the_direct_one(options: Options, 
     assert WINOGRAD not in measured.ratio
     assert measured.winograd[OURS] == pytest.approx(image.peers[WINOGRAD].ratio ** -0.5)
     assert "m" not in image.schedule, "the row is the direct kernel's"
+
+
+def test_a_residual_is_added_in_place(options: Options, tmp_path: Path) -> None:
+    path = tmp_path / "added.toml"
+    path.write_text(PRODUCTS.replace('"bias", "relu"', '"bias", "add", "relu"'), encoding="utf-8")
+    program = read_model(path)
+    assert not build(program, OWN, options, Progress(quiet=True)).report.failed()
+    kernel = make_plan(program, OWN).kernels[1]
+    library = ctypes.CDLL(str(options.build / OWN.name / program.name / f"lib{program.name}.so"))
+    ours = contest.Ours(library, kernel, OURS)
+    (way,) = ours.contestants(kernel, check.make_inputs(kernel, OWN))
+    names = [operand.name for operand in kernel.operands]
+    places = dict(zip(names, way.calls[0].integers, strict=False))
+    assert places["residual"] == places["y"] == way.output.ctypes.data
+    assert len({*places.values()}) == len(names) - 1
+    measured = contest.measure(kernel, [ours], Harness(OWN, tmp_path), OWN, 0.01)
+    assert not measured.refused
+    assert measured.figures[OURS].error <= 1
 
 
 def test_a_wrong_kernel_takes_no_part(

@@ -2,6 +2,8 @@
  *
  * Their operands may be packed differently, so each reads its inputs anew before it is timed:
  * that takes the memory of one kernel, however many there are, and the same pages for all.
+ * An operand in place is the result of the call before in all calls of a sample but the first: a
+ * residual, which is what searches have, grows so by equal steps and stays far from overflow.
  * Outputs that are equal, which most are, are written once.
  *
  * For each kernel a line is printed: its name, its fault, which of the kernels had the same
