@@ -439,30 +439,26 @@ def test(c: Context, all: bool = False, only: str = "", match: str = "", require
     iterable=["dim"],
     help={
         "model": "an ONNX model (.onnx)",
+        "arch": "targets whose kernels, packed weights and arena are told: several with commas, or 'all'",
         "dim": "the size of a dynamic dimension, as name=size; once for each",
         "json": "print it as JSON",
     },
 )
-def inspect(c: Context, model: str, dim: list[str] | None = None, json: bool = False) -> None:
+def inspect(
+    c: Context, model: str, arch: str = "", dim: list[str] | None = None, json: bool = False
+) -> None:
     """Say what a model is made of, and which of its nodes are missing here, and why."""
     from kernels.models.inspection import inspect_onnx
+    from toolchains import summary
     from toolchains.words import parse_dims
 
-    found = inspect_onnx(model_files.find_model(model), parse_dims(dim or ()))
+    targets = find_targets(arch) if arch else ()
+    found = inspect_onnx(model_files.find_model(model), parse_dims(dim or ()), targets)
     if json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("operator", "nodes", "missing"):
-        table.add_column(heading)
-    missing = [each.op for each in found.missing]
-    for op, count in found.operators.items():
-        table.add_row(op, str(count), str(missing.count(op) or ""))
-    OUT.print(table)
-    OUT.print(f"{found.parameters:,} parameters, {found.flops:,} floating-point operations", markup=False)
-    for each in found.missing:
-        OUT.print(f"missing: node '{each.node}' ({each.op}): {each.reason}", markup=False, soft_wrap=True)
-    if found.missing:
+    summary.print_inspection(OUT, found)
+    if found.missing or any(each.reason for each in found.targets):
         raise SystemExit(InputError.status)
 
 

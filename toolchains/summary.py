@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,10 @@ from kernels.manifest import Manifest
 from toolchains.batch import Failure, first_line
 from toolchains.pipeline import Built
 from toolchains.report import Report, Row
+
+if TYPE_CHECKING:  # the onnx package takes a while, and builds print summaries too
+    from kernels.estimate import Estimate
+    from kernels.models.inspection import Inspection
 
 
 def print_built(console: Console, built: Sequence[Built], failures: Sequence[Failure]) -> None:
@@ -132,6 +137,38 @@ def print_histograms(console: Console, reports: Sequence[Report]) -> None:
                     bar = "█" * round(40 * count / row.insns)
                     table.add_row(mnemonic, f"{count:,}", _share(count, row.insns), bar)
             console.print(table)
+
+
+def print_inspection(console: Console, found: Inspection) -> None:
+    """A row for each operator, then one for each target, and every reason why something is missing."""
+    table = Table(box=None, header_style="bold")
+    for heading in ("operator", "nodes", "missing"):
+        table.add_column(heading)
+    missing = [each.op for each in found.missing]
+    for op, count in found.operators.items():
+        table.add_row(op, str(count), str(missing.count(op) or ""))
+    console.print(table)
+    told = f"{found.parameters:,} parameters of {found.parameter_bytes:,} bytes"
+    console.print(f"{told}, {found.flops:,} floating-point operations", markup=False)
+    if found.targets:
+        console.print(_targets(found.targets))
+    for node in found.missing:
+        text = f"missing: node '{node.node}' ({node.op}): {node.reason}"
+        console.print(text, markup=False, soft_wrap=True)
+    for each in found.targets:
+        if each.reason:
+            console.print(f"not for {each.target}: {each.reason}", markup=False, soft_wrap=True)
+
+
+def _targets(estimates: Sequence[Estimate]) -> Table:
+    table = Table("target", box=None, header_style="bold")
+    for heading in ("kernels", "calls", "operations", "weights' bytes", "arena bytes", "live at once"):
+        table.add_column(heading, justify="right")
+    for each in estimates:
+        sizes = (each.flops, each.weights_bytes, each.arena_bytes, each.live_bytes)
+        counts = (each.kernels, each.calls, *sizes)
+        table.add_row(each.target, *("-" if each.reason else f"{count:,}" for count in counts))
+    return table
 
 
 def require(reports: Sequence[Report], *, skipped_too: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,15 @@ import onnx
 from onnx import shape_inference
 
 from kernels.errors import InputError
+from kernels.estimate import Estimate, estimates
+from kernels.graph import optimise
 from kernels.graph.draft import Draft
 from kernels.models import onnx_file
-from kernels.models.onnx_model import Walk, element_type
+from kernels.models.onnx_model import Walk, element_type, read_onnx
 from kernels.names import identifier
 from kernels.operators import find_family
 from kernels.program import Role, Tensor
+from toolchains.target import Target
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,22 +34,33 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to know of a model before it is built.
 
     `flops` are those of the nodes that can be taken; `unseen` is the number of nodes that
-    read what a missing one makes, where nothing is known of its shape.
+    read what a missing one makes, where nothing is known of its shape. `targets` say what a
+    build needs where it was asked for and nothing is missing.
     """
 
     operators: dict[str, int]
     parameters: int
+    parameter_bytes: int
     flops: int
     missing: tuple[Missing, ...]
     unseen: int
+    targets: tuple[Estimate, ...] = ()
 
 
-def inspect_onnx(path: Path, dims: dict[str, int]) -> Inspection:
+def inspect_onnx(path: Path, dims: dict[str, int], targets: Collection[Target] = ()) -> Inspection:
     """Walk over all nodes, past those that cannot be taken; InputError if it is no model at all."""
+    found = _inspect(path, dims)
+    if found.missing or not targets:
+        return found
+    planned = estimates(optimise(read_onnx(path, dims)), targets)
+    return msgspec.structs.replace(found, targets=planned)
+
+
+def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
     model, weights = onnx_file.load(path, dims)
     shapes = _inferred(model)
     walk = Walk(path, model, weights, Draft(identifier(path.stem), path.name))
-    parameters = sum(value.size for value in walk.values.values() if value.dtype.kind == "f")
+    floats = [value for value in walk.values.values() if value.dtype.kind == "f"]
     missing: list[Missing] = []
     unknown: set[str] = set()
     unseen = 0
@@ -63,7 +78,8 @@ def inspect_onnx(path: Path, dims: dict[str, int]) -> Inspection:
                 _assume(walk, shapes.get(name), name, unknown)
     return Inspection(
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        parameters=parameters,
+        parameters=sum(value.size for value in floats),
+        parameter_bytes=sum(value.nbytes for value in floats),
         flops=_flops(walk.draft),
         missing=tuple(missing),
         unseen=unseen,

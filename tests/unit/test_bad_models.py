@@ -247,6 +247,6 @@ def test_inspection_names_every_missing_node(tmp_path: Path) -> None:
     assert [(each.node, each.op) for each in found.missing] == [("first", "Selu"), ("second", "Celu")]
     assert all("no operator" in each.reason for each in found.missing)
     assert found.operators == {"Conv": 1, "Selu": 1, "Relu": 1, "Celu": 1}
-    assert found.parameters == 108
+    assert (found.parameters, found.parameter_bytes) == (108, 432)
     assert found.flops == 2 * 108 * 36 + 4 * 36
     assert found.unseen == 0
