@@ -151,7 +151,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     client = shutil.which("ssh")
     if program is None or client is None:
-        pytest.skip("there is no ssh server here; `invoke setup` brings it")
+        pytest.skip("there is no ssh server here; `invoke setup` brings it where nothing would start it")
     folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     wrapper = tmp_path / "bin" / "ssh"
