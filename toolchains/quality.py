@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kernels.errors import UsageError, did_you_mean
 from toolchains.cache import ROOT
 
-FOLDERS = ("unit", "emulation", "docker")
+FOLDERS = ("unit", "emulation", "docker", "conformance")
 
 
 def run_tests(*, everything: bool, only: str, match: str, require: bool) -> int:
