@@ -15,8 +15,6 @@ from kernels.operators.elementwise import Map, MapEntry, PairEntry, TwoInputs
 from kernels.operators.node import Node, reshaped
 from kernels.program import ElementType, Tensor
 
-BYTE_BITS = 8
-
 
 class Bitwise(Map):
     """One function of two integers, or of truth values as bytes of 0 and 1."""
@@ -84,20 +82,29 @@ class Mod(Map):
 
 
 def _shifted(b: Any, x: Any, count: Any, *, left: bool) -> Any:
-    """What is shifted out altogether is 0; a processor's shift says otherwise."""
-    bounded = b.let(b.select(count < b.like(BYTE_BITS, count), count, b.like(0, count)))
-    moved = x << bounded if left else x >> bounded
-    return b.select(count < b.like(BYTE_BITS, count), moved, b.like(0, x))
+    """By any count that a type holds: what is shifted out altogether leaves 0, or else the sign.
+
+    A processor's shift says otherwise. Counts below 0, which ONNX leaves open, shift by none.
+    """
+    scalar = b.scalar(x)
+    last = b.like(int(scalar.lstrip("uint")) - 1, count)
+    zero = b.like(0, count)
+    bounded = b.let(b.select(count > last, last, b.select(count > zero, count, zero)))
+    if not left:
+        moved = b.let(x >> bounded)
+        return b.select(count > last, b.like(0, x), moved) if not b.is_signed(x) else moved
+    return b.select(count > last, b.like(0, x), b.let(x << bounded))
 
 
 def _exact_shift(x: Array, count: Array, *, left: bool) -> Array:
-    wide = x.astype(np.int64)
-    bounded = np.minimum(count, BYTE_BITS).astype(np.int64)
-    return np.asarray(wide << bounded if left else wide >> bounded).astype(x.dtype)
+    last = 8 * x.dtype.itemsize - 1
+    bounded = np.clip(count, 0, last).astype(x.dtype)
+    moved = x << bounded if left else x >> bounded
+    emptied = (count > last) & (left or x.dtype.kind == "u")
+    return np.asarray(np.where(emptied, x.dtype.type(0), moved))
 
 
 BITS = WHOLE | {ElementType.BOOL}
-UINT8 = frozenset((ElementType.UINT8,))
 BOOL = frozenset((ElementType.BOOL,))
 FAMILIES = (
     Bitwise("bitwise_and", lambda b, x, y: x & y, np.bitwise_and, BITS),
@@ -109,13 +116,13 @@ FAMILIES = (
         "shift_left",
         lambda b, x, y: _shifted(b, x, y, left=True),
         lambda x, y: _exact_shift(x, y, left=True),
-        UINT8,
+        WHOLE,
     ),
     Bitwise(
         "shift_right",
         lambda b, x, y: _shifted(b, x, y, left=False),
         lambda x, y: _exact_shift(x, y, left=False),
-        UINT8,
+        WHOLE,
     ),
     Mod(),
 )

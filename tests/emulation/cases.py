@@ -378,8 +378,8 @@ def _typed_pairs() -> Iterator[tuple[str, str]]:
             f"mod_truncated_{kind}",
             f'op = "mod"\n{shapes}\nattributes = {{ truncated = true }}\ntype = "{kind}"',
         )
-    for name in ("shift_left", "shift_right"):
-        yield name, f'op = "{name}"\n{shapes}\ntype = "uint8"'
+    for name, kind in itertools.product(("shift_left", "shift_right"), ("uint8", "int32", "int64")):
+        yield f"{name}_{kind}", f'op = "{name}"\n{shapes}\ntype = "{kind}"'
     for name in ("bitwise_or", "bitwise_xor", "equal"):
         yield f"{name}_bool", f'op = "{name}"\n{shapes}\ntype = "bool"'
     names = ("equal", "less", "less_or_equal", "greater", "greater_or_equal")
