@@ -100,7 +100,8 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
     if dtype.floating:
         bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
         bound = rounded_once(dtype, estimate.value.ravel(), bound)
-        found = found.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # NaN may signal
+            found = found.astype(np.float64)
         error = _distance(dtype, found, estimate.value.ravel(), bound)
     else:
         error = apart(found, estimate.value.ravel())

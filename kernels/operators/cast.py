@@ -24,6 +24,7 @@ from kernels.operators.base import (
     exact,
     from_one_input,
     positive,
+    widened,
 )
 from kernels.operators.elementwise import OneInput
 from kernels.operators.node import Node, reshaped
@@ -139,7 +140,7 @@ class Cast(Family):
             return exact(x != 0)
         if not attributes.y_type.floating:
             return exact(_cut(x, kind))
-        value = x.astype(np.float64)
+        value = widened(x).astype(np.float64)
         if attributes.x_type.floating or attributes.x_type.bytes == 1:
             return exact(value)
         return Estimate(value=value, magnitude=2 * np.abs(value), roundings=3)
@@ -184,7 +185,8 @@ def _cut(x: Array, kind: np.dtype[Any]) -> Array:
     """What ONNX says, and what `_whole` says where ONNX does not."""
     if x.dtype.kind in "iub":
         return x.astype(kind)
-    value = np.trunc(np.where(np.isnan(x), 0, x).astype(np.float64))
+    wide = widened(x)
+    value = np.trunc(np.where(np.isnan(wide), 0.0, wide))
     info = np.iinfo(np.int64 if kind == np.int64 else np.int32)
     low, high = float(info.min), -float(info.min)
     inside = np.where((value >= low) & (value < high), value, 0.0).astype(info.dtype)
