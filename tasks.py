@@ -101,17 +101,17 @@ def doctor(c: Context) -> None:
         raise SystemExit(4)
 
 
-@task(help={"json": "print all that is known about each target, as JSON"})
-def targets(c: Context, json: bool = False) -> None:
+@task(help={"json": "print all that is known about each target, as JSON", "arch": ARCH})
+def targets(c: Context, json: bool = False, arch: str = "all") -> None:
     """List the targets: the processors that kernels can be generated for."""
-    known = all_targets()
+    known = find_targets(arch)
     if json:
-        print(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1).decode())
+        print(msgspec.json.format(msgspec.json.encode(known), indent=1).decode())
         return
     table = Table(box=None, header_style="bold")
     for heading in ("target", "processor", "byte order", "vectors", "checked on"):
         table.add_column(heading, overflow="fold")
-    for each in known.values():
+    for each in known:
         vectors = f"{each.cpu.vector_registers} x {each.cpu.vector_bits} bits"
         table.add_row(
             each.name,
@@ -195,6 +195,8 @@ def build(
     finally:
         options.engine.close()
     summary.print_built(OUT, built, failures)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        summary.append_markdown(Path(page), built, failures)
     if failures:
         raise failures[0].error
     summary.require([each.report for each in built], skipped_too=require_checks)
@@ -464,7 +466,7 @@ def inspect(
 
 @task(help={"fix": "mend what can be mended"})
 def lint(c: Context, fix: bool = False) -> None:
-    """Check style and types: ruff with all its rules, and mypy in its strict mode."""
+    """Check style, types and workflows: ruff with all its rules, mypy in its strict mode, zizmor."""
     from toolchains.quality import run_linters
 
     raise SystemExit(run_linters(fix=fix))
