@@ -69,34 +69,7 @@ def link(request: LinkRequest, folder: Path) -> None:
     )
     table = folder / "table.c"
     table.write_text(runner_table(request.plan), encoding="utf-8")
-    _tool(
-        [
-            *compiler(request.compiler, request.target),
-            "-O1",
-            "-std=c11",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-ffreestanding",
-            "-fno-builtin",
-            "-fno-stack-protector",
-            "-fno-pic",
-            "-no-pie",
-            "-nostdlib",
-            "-static",
-            "-I",
-            str(RUNNER),
-            "-I",
-            ".",
-            "-o",
-            "runner",
-            *SOURCES,
-            "table.c",
-            f"lib{name}.a",
-            *beside,
-        ],
-        folder,
-    )
+    _tool(runner(request.compiler, request.target, (f"lib{name}.a", *beside)), folder)
     _tool(counter(), folder)
 
 
@@ -109,6 +82,34 @@ def _objects(plan: Plan) -> tuple[list[str], list[str]]:
     weights = [f"{weights_symbol(plan.library)}.o"] if plan.network.weights else []
     mode = plan.network.weights_mode
     return objects + (weights if mode == "embed" else []), weights if mode == "symbol" else []
+
+
+def runner(kind: Literal["zig", "gcc"], target: Target, linked: Sequence[str]) -> list[str]:
+    """The command that makes `runner` of `table.c` and of the files that are linked with it."""
+    return [
+        *compiler(kind, target),
+        "-O1",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffreestanding",
+        "-fno-builtin",
+        "-fno-stack-protector",
+        "-fno-pic",
+        "-no-pie",
+        "-nostdlib",
+        "-static",
+        "-I",
+        str(RUNNER),
+        "-I",
+        ".",
+        "-o",
+        "runner",
+        *SOURCES,
+        "table.c",
+        *linked,
+    ]
 
 
 def counter() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from kernels.codegen.driver import run_symbol
@@ -45,11 +47,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runner_table(plan: Plan) -> str:
-    """The text of `table.c`."""
+    """The text of `table.c`: a library's kernels, and its network if it is one."""
     entries = [_kernel(kernel) for kernel in plan.kernels]
     if plan.network is not None:
-        entries.append(_network(plan, plan.network))
-    lines = ['#include "table.h"', f'#include "{plan.library}.h"', ""]
+        entries.append(network_entry(plan, plan.network, RUN))
+    return table_text([plan.library], entries)
+
+
+def table_text(libraries: Sequence[str], entries: Sequence[Entry]) -> str:
+    """The text of a `table.c` of these functions of these libraries."""
+    lines = ['#include "table.h"', *(f'#include "{library}.h"' for library in libraries), ""]
     for number, entry in enumerate(entries):
         lines += [
             f"/* {entry.declaration} */",
@@ -98,8 +105,8 @@ def _kernel(kernel: Kernel) -> Entry:
     )
 
 
-def _network(plan: Plan, network: NetworkPlan) -> Entry:
-    """The whole network: inputs, outputs, and weights that are in a file."""
+def network_entry(plan: Plan, network: NetworkPlan, name: str) -> Entry:
+    """The whole network under a name: inputs, outputs, and weights that are in a file."""
     numbers = iter(range(len(network.inputs) + len(network.outputs)))
     structures = [
         f"const {plan.library}_{which} {which} = "
@@ -116,7 +123,7 @@ def _network(plan: Plan, network: NetworkPlan) -> Entry:
         arguments.append(Argument(bytes=network.weights_bytes, aligned=True))
     symbol = run_symbol(plan.library)
     return Entry(
-        name=RUN,
+        name=name,
         declaration=f"int32_t {symbol}(inputs, outputs, weights, arena)",
         statements=(*structures, f"return {symbol}(&inputs, &outputs, {weights}, arena);"),
         arguments=tuple(arguments),

@@ -76,6 +76,11 @@ class Draft:
         del self.tensors[tensor.name]
         return self.add(msgspec.structs.replace(tensor, name=name))
 
+    def forget(self, first: int) -> None:
+        """Take operators from number `first` on out again; what they made is then needed by nobody."""
+        self._operator_names.difference_update(operator.name for operator in self.operators[first:])
+        del self.operators[first:]
+
     def append(self, operator: Operator) -> None:
         """Take an operator in; its name is made unique."""
         name = operator.name

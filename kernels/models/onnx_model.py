@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file
+from kernels.models import onnx_constants, onnx_file, onnx_functions
 from kernels.names import identifier
 from kernels.operators import importers
 from kernels.program import ElementType, Network, Operator, Role, Tensor
@@ -98,18 +98,51 @@ class Walk:
     def take(self, node: onnx.NodeProto) -> None:
         """Compute a node, or turn it into our operators."""
         try:
-            outputs = self._outputs(node)
+            self._take(node, self._opsets)
         except InputError as error:
             where = f"node '{onnx_file.name_of(node)}' ({node.op_type})"
             raise InputError(f"{self._path}: {where}: {error}") from error
+
+    def _take(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+        """Compute it, or import it, or else what its function is made of."""
+        opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        first = len(self.draft.operators)
+        try:
+            outputs = self._outputs(node, opset)
+        except InputError as error:
+            self.draft.forget(first)
+            function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+            if function is None:
+                raise
+            self._expand(*function, why=error)
+            return
         for name, output in zip(node.output, outputs, strict=False):
             if isinstance(output, Tensor):
                 self.tensors[name] = output
             else:
                 self.values[name] = output
 
-    def _outputs(self, node: onnx.NodeProto) -> Sequence[Tensor | Array]:
-        opset = self._opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+    def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
+        """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
+        self._read |= {name for node in nodes for name in node.input}
+        for node in nodes:
+            try:
+                self._take(node, opsets)
+            except InputError as error:
+                inside = f"{node.op_type} of its function ('{onnx_file.name_of(node)}')"
+                raise InputError(f"{why}; {inside}: {error}") from error
+
+    def _type(self, name: str) -> onnx.TypeProto:
+        """What ONNX calls the type of an input."""
+        if not name:
+            return onnx.TypeProto()
+        if name in self.values:
+            value = self.values[name]
+            return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        tensor = self.tensors[name]
+        return helper.make_tensor_type_proto(NUMBERS[tensor.dtype], tensor.shape)
+
+    def _outputs(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
         if node.op_type in ("Shape", "Size") and node.input[0] in self.tensors:
             return (self._shape(node),)
         known = [self.values.get(name) for name in node.input]
@@ -253,9 +286,11 @@ LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
 
 def element_type(code: int) -> ElementType | None:
     """Our element type of ONNX's number; None if there is none."""
-    kinds: dict[int, ElementType] = {
-        onnx.TensorProto.FLOAT: ElementType.FLOAT32,
-        onnx.TensorProto.INT32: ElementType.INT32,
-        onnx.TensorProto.INT64: ElementType.INT64,
-    }
-    return kinds.get(code)
+    return {number: kind for kind, number in NUMBERS.items()}.get(code)
+
+
+NUMBERS: Mapping[ElementType, int] = {
+    ElementType.FLOAT32: onnx.TensorProto.FLOAT,
+    ElementType.INT32: onnx.TensorProto.INT32,
+    ElementType.INT64: onnx.TensorProto.INT64,
+}
