@@ -76,12 +76,52 @@ WINOGRAD = (
 JOBS = "steps to run at once (default: the number of processors)"
 
 
-@task(help={"verbose": "also show what the package manager prints"})
-def setup(c: Context, verbose: bool = False) -> None:
+@task(
+    help={
+        "offline": "a bundle of `invoke images --export`: everything comes from it, nothing from a network",
+        "verbose": "also show what the package manager prints",
+    }
+)
+def setup(c: Context, offline: str = "", verbose: bool = False) -> None:
     """Bring what pip cannot: QEMU, ssh and, where it can run, a Docker engine. Asks nothing."""
-    from toolchains.provision import provide
+    from toolchains import bundle, provision
 
-    provide(Progress(verbose=verbose).say)
+    say = Progress(verbose=verbose).say
+    if offline:
+        bundle.provide(Path(offline), say)
+    else:
+        provision.provide(say)
+
+
+@task(
+    help={
+        "export": "the folder to write an offline bundle into: images, packages, wheels and pins",
+        "arch": "the targets whose images it holds: several with commas, or 'all'",
+        "engine": "auto, docker, or local: a bundle without images",
+        "verbose": "also show what compilers and Docker print",
+    }
+)
+def images(
+    c: Context, export: str = "", arch: str = "all", engine: str = "auto", verbose: bool = False
+) -> None:
+    """Show the image of each target, or write what a machine without a network needs."""
+    from toolchains import bundle
+    from toolchains.engines.choose import choose_engine
+    from toolchains.engines.image import image_tag
+
+    chosen = find_targets(arch)
+    if not export:
+        for target in chosen:
+            OUT.print(image_tag(target))
+        return
+    progress = Progress(verbose=verbose)
+    runs_on, why = choose_engine(engine)
+    progress.say(why)
+    try:
+        bundle.export(Path(export), chosen, progress.say, images=runs_on.name == "docker")
+    finally:
+        runs_on.close()
+    OUT.print(f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it")
 
 
 @task()
@@ -493,5 +533,5 @@ def pins(c: Context, update: bool = False) -> None:
         for name, version in pin_files.pinned(pin_files.PROJECT.read_text(encoding="utf-8")).items():
             OUT.print(f"{name} {version}")
         return
-    for line in pin_files.update() or ["nothing changed"]:
+    for line in pin_files.update(OUT.print) or ["nothing changed"]:
         OUT.print(line)

@@ -69,19 +69,24 @@ def filled(text: str) -> str:
     return EXPRESSION.sub(lambda found: EXPRESSIONS[found[1]], text)
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the project as they are now, in a folder of its own, with uv where CI has it."""
-    uv = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
-    if not Path(uv).exists():
-        pytest.skip("uv is not here: run the tests through `uv run`")
-    folder = tmp_path_factory.mktemp("clone")
+def copy_of_the_project(folder: Path) -> None:
+    """The files of the project as they are now, without what is ignored."""
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in listed.split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project in a folder of its own, with uv where CI has it."""
+    uv = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    if not Path(uv).exists():
+        pytest.skip("uv is not here: run the tests through `uv run`")
+    folder = tmp_path_factory.mktemp("clone")
+    copy_of_the_project(folder)
     (folder / ".uv" / "bin").mkdir(parents=True)
     (folder / ".uv" / "bin" / "uv").symlink_to(uv)
     return folder
