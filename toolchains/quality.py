@@ -17,6 +17,8 @@ SCHEMAS = {
     "custom.github-workflows-require-timeout": (".github/workflows/*.yml",),
     "vendor.github-actions": (".github/actions/*/action.yml",),
     "vendor.dependabot": (".github/dependabot.yml",),
+    "vendor.github-issue-forms": (".github/ISSUE_TEMPLATE/[!c]*.yml",),
+    "vendor.github-issue-config": (".github/ISSUE_TEMPLATE/config.yml",),
 }
 """The schemas that GitHub's files must fit, as check-jsonschema calls them."""
 AUDIT = (
@@ -27,6 +29,7 @@ AUDIT = (
     "--collect=all",
     "--persona=pedantic",
     ".github",
+    ".pre-commit-config.yaml",
 )
 """The workflows' security. An exception stands in the file that it is about, with its reason."""
 

@@ -172,3 +172,10 @@ def test_rights_are_asked_for_job_by_job(path: Path) -> None:
     if "jobs" in parsed:
         assert parsed["permissions"] == {}
         assert all("permissions" in job for job in parsed["jobs"].values())
+
+
+def test_hooks_run_what_the_workflows_run() -> None:
+    parsed = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
+    hooks = [hook["entry"] for repository in parsed["repos"] for hook in repository["hooks"]]
+    assert hooks
+    assert set(hooks) <= {step.script for step in FOUND}
