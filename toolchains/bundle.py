@@ -17,12 +17,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from docker.errors import DockerException
-
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
 from toolchains.archive import write_whole
 from toolchains.cache import ROOT
-from toolchains.engines.image import connect, ensure_image
+from toolchains.engines.image import connect, ensure_image, load_images
 from toolchains.engines.pinned import PINS
 from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
@@ -113,16 +111,8 @@ def provide(folder: Path, say: Say) -> None:
     if not (folder / IMAGES).exists():
         say("Docker: the bundle has no images; the local engine will be used")
     elif provide_daemon(say):
-        _load_images(folder / IMAGES, say)
-
-
-def _load_images(path: Path, say: Say) -> None:
-    try:
-        with path.open("rb") as stream:
-            for image in connect(SECONDS).images.load(stream):
-                say(f"Docker: {', '.join(image.tags)} loaded")
-    except DockerException as error:
-        raise EngineError(f"Docker could not load {path}: {error}") from error
+        for tag in load_images(folder / IMAGES, SECONDS):
+            say(f"Docker: {tag} loaded")
 
 
 def _files(folder: Path) -> list[Path]:

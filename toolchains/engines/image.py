@@ -7,6 +7,7 @@ import os
 import socket
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from docker.errors import DockerException, ImageNotFound
@@ -158,6 +159,15 @@ def _knock(host: str) -> None:
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as door:
             door.connect(host.removeprefix("unix://"))
+
+
+def load_images(path: Path, timeout: float) -> list[str]:
+    """Give the engine the images of a file of `docker save`; their tags."""
+    try:
+        with path.open("rb") as stream:
+            return [tag for image in connect(timeout).images.load(stream) for tag in image.tags]
+    except DockerException as error:
+        raise EngineError(f"Docker could not load {path}: {str(error).splitlines()[0]}") from error
 
 
 def remove_images() -> list[str]:
