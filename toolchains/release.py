@@ -22,6 +22,7 @@ from toolchains.making import VERSION, members
 from toolchains.pipeline import Built
 from toolchains.source import Source
 
+SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from toolchains.archive import make_archive
 from toolchains.release import note
 from toolchains.source import Source, parse_epoch, source_of
 
+IDENTITY = [f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
 SOURCE = Source(commit="c0ffee", epoch=7)
 
 
