@@ -250,6 +250,50 @@ def build(
         "model": MODEL,
         "engine": ENGINE,
         "jobs": JOBS,
+        "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "out": "folder for archives, SHA256SUMS, NOTES.md and reports (default: release)",
+        "verbose": "also show what compilers and Docker print",
+    },
+)
+def release(
+    c: Context,
+    arch: str = "all",
+    model: str = model_files.DEFAULT,
+    engine: str = "auto",
+    jobs: int = 0,
+    check: str = "all",
+    out: str = "release",
+    verbose: bool = False,
+) -> None:
+    """Make a release of the commit that is checked out: the same bytes on every machine."""
+    from toolchains import summary
+    from toolchains.batch import build_all
+    from toolchains.release import publish
+    from toolchains.source import source_of
+
+    if check not in ("all", "sample"):
+        raise UsageError(f"--check {check}: say all or sample")
+    source = source_of(ROOT)
+    chosen, programs, options, progress, oracles = _prepare(arch, model, engine, jobs, out, verbose)
+    options = msgspec.structs.replace(options, checks=check, out=options.build / "release")
+    try:
+        built, failures = build_all(programs, chosen, options, progress, oracles)
+    finally:
+        options.engine.close()
+    summary.print_built(OUT, built, failures)
+    if failures:
+        raise failures[0].error
+    summary.require([each.report for each in built], skipped_too=False)
+    for path in publish(built, options.build, Path(out), source):
+        OUT.print(str(path), soft_wrap=True)
+
+
+@task(
+    help={
+        "arch": ARCH,
+        "model": MODEL,
+        "engine": ENGINE,
+        "jobs": JOBS,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
