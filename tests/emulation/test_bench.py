@@ -17,7 +17,7 @@ from kernels.models import read_model
 from kernels.program import Program
 from kernels.tuning import read_records, signature_of
 from tests.emulation.conftest import need_counting
-from toolchains.bench import contest, emulated, results, running, tuning
+from toolchains.bench import contest, emulated, results, running, sizes, tuning
 from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.bench.harness import Harness
 from toolchains.emulators import find_emulator
@@ -230,13 +230,17 @@ def test_a_peer_is_counted_under_qemu(program: Program) -> None:
     target = find_target("aarch64")
     need_counting(target)
     kernel = make_plan(program, target).kernels[0]
-    library = emulated.LIBRARIES["blis"]
-    root = emulated.sysroot(target, library.package, print)
+    library, root = emulated.unpacked(target, "blis", print)
     emulator = find_emulator(target.qemu)
     assert emulator is not None
     once = emulated._count(target, library, kernel, root, emulator)
     assert once == emulated._count(target, library, kernel, root, emulator), "the same in every run"
     assert once > kernel.flops / 8, "one instruction for each vector of multiply-adds at least"
+
+
+def test_a_static_program_with_a_peer_is_linked_for_another_architecture() -> None:
+    program = sizes.linked_with("blis", (64, 64, 64), find_target("aarch64"), print)
+    assert program.total > program.libc + 100_000, "the library's kernels beside the C library"
 
 
 ODD = """

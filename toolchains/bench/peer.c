@@ -23,14 +23,36 @@ static int compute(void)
     cblas_sgemm(101, 111, 111, M, N, K, 1.0f, a, K, b, N, 0.0f, c, N);
     return 0;
 }
-#elif defined(XNNPACK)
+#elif defined(XNNPACK) || defined(XNNPACK_2024)
 int xnn_initialize(const void *);
-int xnn_create_fully_connected_nc_f32(size_t, size_t, size_t, size_t, const float *, const float *, float,
-                                      float, uint32_t, void **);
-int xnn_setup_fully_connected_nc_f32(void *, size_t, const float *, float *, void *);
 int xnn_run_operator(void *, void *);
 
 static void *operator;
+
+#ifdef XNNPACK
+int xnn_create_fully_connected_nc_f32(size_t, size_t, size_t, size_t, const float *, const float *, float,
+                                      float, uint32_t, void **);
+int xnn_setup_fully_connected_nc_f32(void *, size_t, const float *, float *, void *);
+
+static int create(const float *transposed)
+{
+    return xnn_create_fully_connected_nc_f32(K, N, K, N, transposed, NULL, -1e30f, 1e30f, 0, &operator) ||
+           xnn_setup_fully_connected_nc_f32(operator, M, a, c, NULL);
+}
+#else
+int xnn_create_fully_connected_nc_f32(size_t, size_t, size_t, size_t, const float *, const float *, float,
+                                      float, uint32_t, void *, void *, void **);
+int xnn_reshape_fully_connected_nc_f32(void *, size_t, void *);
+int xnn_setup_fully_connected_nc_f32(void *, const float *, float *);
+
+static int create(const float *transposed)
+{
+    return xnn_create_fully_connected_nc_f32(K, N, K, N, transposed, NULL, -1e30f, 1e30f, 0, NULL, NULL,
+                                             &operator) ||
+           xnn_reshape_fully_connected_nc_f32(operator, M, NULL) ||
+           xnn_setup_fully_connected_nc_f32(operator, a, c);
+}
+#endif
 
 static int prepare(void)
 {
@@ -38,9 +60,7 @@ static int prepare(void)
     for (size_t i = 0; i < N; i++)
         for (size_t j = 0; j < K; j++)
             transposed[i * K + j] = b[j * N + i];
-    return xnn_initialize(NULL) ||
-           xnn_create_fully_connected_nc_f32(K, N, K, N, transposed, NULL, -1e30f, 1e30f, 0, &operator) ||
-           xnn_setup_fully_connected_nc_f32(operator, M, a, c, NULL);
+    return xnn_initialize(NULL) || create(transposed);
 }
 
 static int compute(void)
