@@ -64,8 +64,8 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 ARCH = "target, several with commas between, or 'all'; see `invoke targets`"
 MODEL = (
-    "a model (.onnx), a listing (.toml) or a name of the catalogue, several with commas, or 'all'; "
-    "see `invoke models`"
+    "a model (.onnx), a torch program (package.module:factory), a listing (.toml) or a name of the "
+    "catalogue, several with commas, or 'all'; see `invoke models`"
 )
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
@@ -216,8 +216,9 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
+    from kernels.models.oracle import oracle_for
     from toolchains import summary
-    from toolchains.batch import build_all
+    from toolchains.batch import build_all, program_of
     from toolchains.words import parse_bytes
 
     if check not in ("all", "sample"):
@@ -226,10 +227,11 @@ def build(
         raise UsageError(f"--weights {weights}: say embed, file or symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     prepared = _prepare(arch, model, engine, jobs, out, verbose, records, dim)
-    chosen, programs, options, progress, oracles = prepared
+    chosen, programs, options, progress, paths = prepared
     options = msgspec.structs.replace(
         options, checks=check, weights=weights, max_arena=limit, winograd=winograd
     )
+    oracles = {program_of(each).name: oracle_for(path) for path, each in zip(paths, programs, strict=True)}
     try:
         built, failures = build_all(programs, chosen, options, progress, oracles)
     finally:
@@ -271,9 +273,11 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
 
-    chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose, dim=dim)
+    chosen, programs, options, progress, paths = _prepare(
+        arch, model, engine, jobs, "dist", verbose, dim=dim
+    )
     if trace:
-        _trace(chosen, programs, model_files.find_models(model), dim, options, progress)
+        _trace(chosen, programs, paths, dim, options, progress)
         return
     try:
         reports = [
@@ -306,8 +310,8 @@ def _trace(chosen: Any, programs: Any, paths: Any, dim: Any, options: Any, progr
         "under QEMU (default: this machine's own)",
         "sets": "what to time: several with commas of resnet50, bert-base, square, unlisted, vector, "
         "conv-resnet50, depthwise-mobilenet-v2, rows; or a listing (default: all)",
-        "model": "measure whole networks (.onnx, several with commas) beside onnxruntime instead: the set "
-        "`networks`",
+        "model": "measure whole networks (.onnx or torch programs, several with commas) beside "
+        "onnxruntime instead: the set `networks`",
         "layers": "of these networks, also show what every call takes, beside onnxruntime's own profile",
         "dim": DIM,
         "size": "compare code and data bytes with those of the libraries instead",
@@ -339,6 +343,7 @@ def bench(
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
     from toolchains.bench import networks, running
+    from toolchains.torch_program import find_models
     from toolchains.words import parse_dims
 
     words = arch or running.own_target()
@@ -353,7 +358,7 @@ def bench(
     try:
         if model:
             networks.bench_models(
-                model_files.find_models(model),
+                find_models(model, progress),
                 parse_dims(dim or ()),
                 chosen,
                 options,
@@ -427,11 +432,10 @@ def _prepare(
     records: str = "",
     dim: Any = None,
 ) -> Any:
-    from kernels.models.oracle import oracle_for
-    from toolchains.batch import program_of
     from toolchains.engines.choose import choose_engine
     from toolchains.making import Options
     from toolchains.pipeline import bring
+    from toolchains.torch_program import find_models
     from toolchains.words import parse_dims
 
     if not arch:
@@ -439,12 +443,9 @@ def _prepare(
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give a positive number")
     chosen = find_targets(arch)
-    paths, dims = model_files.find_models(model), parse_dims(dim or ())
-    programs = [bring(path, dims) for path in paths]
-    oracles = {
-        program_of(model).name: oracle_for(path) for path, model in zip(paths, programs, strict=True)
-    }
     progress = Progress(verbose=verbose)
+    paths, dims = find_models(model, progress), parse_dims(dim or ())
+    programs = [bring(path, dims) for path in paths]
     runs_on, why = choose_engine(engine)
     progress.say(why)
     return (
@@ -457,7 +458,7 @@ def _prepare(
             records=tuple(Path(word) for word in records.split(",") if word),
         ),
         progress,
-        oracles,
+        paths,
     )
 
 
@@ -480,7 +481,7 @@ def test(c: Context, all: bool = False, only: str = "", match: str = "", require
     positional=["model"],
     iterable=["dim"],
     help={
-        "model": "an ONNX model (.onnx)",
+        "model": "an ONNX model (.onnx), or a torch program (package.module:factory)",
         "arch": "targets whose kernels, packed weights and arena are told: several with commas, or 'all'",
         "dim": "the size of a dynamic dimension, as name=size; once for each",
         "json": "print it as JSON",
@@ -492,10 +493,12 @@ def inspect(
     """Say what a model is made of, and which of its nodes are missing here, and why."""
     from kernels.models.inspection import inspect_onnx
     from toolchains import summary
+    from toolchains.torch_program import find_model
     from toolchains.words import parse_dims
 
     targets = find_targets(arch) if arch else ()
-    found = inspect_onnx(model_files.find_model(model), parse_dims(dim or ()), targets)
+    path = find_model(model, Progress())
+    found = inspect_onnx(path, parse_dims(dim or ()), targets)
     if json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
         return

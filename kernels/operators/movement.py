@@ -331,25 +331,6 @@ def _concat(node: Node) -> Tensor:
     return parts[0]
 
 
-def _slice(node: Node) -> Tensor:
-    x = node.given(0)
-    starts, ends = integers(node, 1, "starts"), integers(node, 2, "ends")
-    if starts is None or ends is None:
-        raise node.refuse("it has no starts or no ends")
-    axes = integers(node, 3, "axes", range(len(starts))) or ()
-    steps = integers(node, 4, "steps", [1] * len(starts)) or ()
-    bounds = [(0, extent, 1) for extent in x.shape]
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if step < 1:
-            raise node.refuse(f"step {step}; only steps forward are there")
-        place = axis_of(node, axis, len(x.shape))
-        low, high, _ = slice(start, end, step).indices(x.shape[place])
-        if low >= high:
-            raise node.refuse(f"axis {place} from {start} to {end}: nothing is left")
-        bounds[place] = (low, high, step)
-    return part_of(node, x, bounds)
-
-
 def part_of(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
     """The part of x within (start, end, step) of each axis."""
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
@@ -378,32 +359,8 @@ def _split(node: Node) -> tuple[Tensor, ...]:
     return tuple(parts)
 
 
-def _pad(node: Node) -> Tensor:
-    x = node.given(0)
-    real(node, x)
-    pads = integers(node, 1, "pads") or ()
-    axes = integers(node, 3, "axes", range(len(x.shape))) or ()
-    mode = node.attribute("mode", "constant")
-    if mode != "constant" or (pads and min(pads) < 0):
-        raise node.refuse(f"pads {list(pads)} in mode '{mode}'; only adding a constant is there")
-    value = node.attribute("value", 0.0)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the value
-        value = float(np.ravel(node.known(2, "value"))[0])
-    if not np.isfinite(value):
-        raise node.refuse(f"padding with {value}")
-    before, after = [0] * len(x.shape), [0] * len(x.shape)
-    for number, axis in enumerate(axes):
-        place = axis_of(node, axis, len(x.shape))
-        before[place], after[place] = pads[number], pads[number + len(axes)]
-    if not any(before + after):
-        return x
-    return node.call("pad", {"x": x}, {"before": before, "after": after, "value": value})
-
-
 ONNX = {
     "Transpose": _transpose,
     "Concat": _concat,
-    "Slice": _slice,
     "Split": _split,
-    "Pad": _pad,
 }

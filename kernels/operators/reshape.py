@@ -23,7 +23,7 @@ from kernels.operators.base import (
 )
 from kernels.operators.elementwise import OneInput
 from kernels.operators.movement import Movement
-from kernels.operators.node import Node, axis_of, integers, reshaped
+from kernels.operators.node import Node, axis_of, integers, reshaped, transposed
 from kernels.plan import Kernel
 from kernels.program import Tensor
 from kernels.schedules.copying import emit_copy
@@ -133,8 +133,36 @@ def _dropout(node: Node) -> Tensor:
     return node.given(0)
 
 
+def _depth_to_space(node: Node) -> Tensor:
+    """Channels become pixels; by columns and rows first (DCR), or by channels (CRD, torch's shuffle)."""
+    x, size = node.given(0), node.attribute("blocksize")
+    if len(x.shape) != 4 or x.shape[1] % size**2:  # noqa: PLR2004 - NCHW
+        raise node.refuse(f"blocks of {size} x {size} from a tensor of shape {list(x.shape)}")
+    batch, channels, height, width = x.shape
+    rest = channels // size**2
+    if node.attribute("mode", "DCR") == "DCR":
+        parted, permute = (batch, size, size, rest, height, width), (0, 3, 4, 1, 5, 2)
+    else:
+        parted, permute = (batch, rest, size, size, height, width), (0, 1, 4, 2, 5, 3)
+    y = transposed(node, reshaped(node, x, parted), permute)
+    return reshaped(node, y, (batch, rest, height * size, width * size))
+
+
+def _space_to_depth(node: Node) -> Tensor:
+    x, size = node.given(0), node.attribute("blocksize")
+    if len(x.shape) != 4 or x.shape[2] % size or x.shape[3] % size:  # noqa: PLR2004 - NCHW
+        raise node.refuse(f"blocks of {size} x {size} of a tensor of shape {list(x.shape)}")
+    batch, channels, height, width = x.shape
+    y = reshaped(node, x, (batch, channels, height // size, size, width // size, size))
+    by_pixels = node.attribute("mode", "DCR") == "DCR"
+    y = transposed(node, y, (0, 3, 5, 1, 2, 4) if by_pixels else (0, 1, 3, 5, 2, 4))
+    return reshaped(node, y, (batch, channels * size**2, height // size, width // size))
+
+
 FAMILIES = (Reshape(),)
 ONNX = {
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Squeeze": _squeeze,
