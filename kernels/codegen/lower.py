@@ -102,9 +102,9 @@ def compile_driver(plan: Plan, target: Target, out: Path) -> None:
     """Write `<library>_run.o`, and its `.frame.o`, from the plan of a network."""
     symbol = run_symbol(plan.library)
     stub = _built(symbol, empty_function(symbol, PARAMETERS), llvm_target(target)).inspect_source("ll")
-    text = driver_text(stub, plan, target)
-    write_object(strip(text, target.llvm.attributes, debug=True), out / f"{symbol}.frame.o")
-    write_object(strip(text, target.llvm.attributes), out / f"{symbol}.o")
+    for suffix, debug in ((".frame.o", True), (".o", False)):
+        bare = strip(stub, target.llvm.attributes, debug=debug)
+        write_object(driver_text(bare, plan, target), out / f"{symbol}{suffix}")
 
 
 def lower(kernel: Kernel, target: Target) -> Any:
