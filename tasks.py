@@ -216,9 +216,8 @@ def build(
     verbose: bool = False,
 ) -> None:
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
-    from kernels.models.oracle import oracle_for
     from toolchains import summary
-    from toolchains.batch import build_all, program_of
+    from toolchains.batch import build_all
     from toolchains.words import parse_bytes
 
     if check not in ("all", "sample"):
@@ -231,7 +230,7 @@ def build(
     options = msgspec.structs.replace(
         options, checks=check, weights=weights, max_arena=limit, winograd=winograd
     )
-    oracles = {program_of(each).name: oracle_for(path) for path, each in zip(paths, programs, strict=True)}
+    oracles = _oracles(paths, programs)
     try:
         built, failures = build_all(programs, chosen, options, progress, oracles)
     finally:
@@ -274,13 +273,15 @@ def release(
     if check not in ("all", "sample"):
         raise UsageError(f"--check {check}: say all or sample")
     source = source_of(ROOT)
-    chosen, programs, options, progress, oracles = _prepare(arch, model, engine, jobs, out, verbose)
+    chosen, programs, options, progress, paths = _prepare(arch, model, engine, jobs, out, verbose)
     options = msgspec.structs.replace(options, checks=check, out=options.build / "release")
     try:
-        built, failures = build_all(programs, chosen, options, progress, oracles)
+        built, failures = build_all(programs, chosen, options, progress, _oracles(paths, programs))
     finally:
         options.engine.close()
     summary.print_built(OUT, built, failures)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        summary.append_markdown(Path(page), built, failures)
     if failures:
         raise failures[0].error
     summary.require([each.report for each in built], skipped_too=False)
@@ -464,6 +465,14 @@ def tune(
                 OUT.print(str(path), soft_wrap=True)
     finally:
         options.engine.close()
+
+
+def _oracles(paths: Any, programs: Any) -> Any:
+    """What judges each network's whole runs, by its name."""
+    from kernels.models.oracle import oracle_for
+    from toolchains.batch import program_of
+
+    return {program_of(each).name: oracle_for(path) for path, each in zip(paths, programs, strict=True)}
 
 
 def _prepare(

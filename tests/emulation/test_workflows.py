@@ -94,6 +94,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     copy_of_the_project(folder)
     (folder / "small.toml").write_text(LISTING, encoding="utf-8")
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (
+        ["init", "-q"],
+        ["add", "--all"],
+        [*author, "commit", "-qm", "what a release is made of"],
+    ):
+        subprocess.run(["git", *words], cwd=folder, check=True)
     (folder / ".uv" / "bin").mkdir(parents=True)
     (folder / ".uv" / "bin" / "uv").symlink_to(uv)
     return folder
