@@ -76,12 +76,52 @@ WINOGRAD = (
 JOBS = "steps to run at once (default: the number of processors)"
 
 
-@task(help={"verbose": "also show what the package manager prints"})
-def setup(c: Context, verbose: bool = False) -> None:
+@task(
+    help={
+        "offline": "a bundle of `invoke images --export`: everything comes from it, nothing from a network",
+        "verbose": "also show what the package manager prints",
+    }
+)
+def setup(c: Context, offline: str = "", verbose: bool = False) -> None:
     """Bring what pip cannot: QEMU, ssh and, where it can run, a Docker engine. Asks nothing."""
-    from toolchains.provision import provide
+    from toolchains import bundle, provision
 
-    provide(Progress(verbose=verbose).say)
+    say = Progress(verbose=verbose).say
+    if offline:
+        bundle.provide(Path(offline), say)
+    else:
+        provision.provide(say)
+
+
+@task(
+    help={
+        "export": "the folder to write an offline bundle into: images, packages, wheels and pins",
+        "arch": "the targets whose images it holds: several with commas, or 'all'",
+        "engine": "auto, docker, or local: a bundle without images",
+        "verbose": "also show what compilers and Docker print",
+    }
+)
+def images(
+    c: Context, export: str = "", arch: str = "all", engine: str = "auto", verbose: bool = False
+) -> None:
+    """Show the image of each target, or write what a machine without a network needs."""
+    from toolchains import bundle
+    from toolchains.engines.choose import choose_engine
+    from toolchains.engines.image import image_tag
+
+    chosen = find_targets(arch)
+    if not export:
+        for target in chosen:
+            OUT.print(image_tag(target))
+        return
+    progress = Progress(verbose=verbose)
+    runs_on, why = choose_engine(engine)
+    progress.say(why)
+    try:
+        bundle.export(Path(export), chosen, progress.say, images=runs_on.name == "docker")
+    finally:
+        runs_on.close()
+    OUT.print(f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it")
 
 
 @task()
@@ -101,17 +141,17 @@ def doctor(c: Context) -> None:
         raise SystemExit(4)
 
 
-@task(help={"json": "print all that is known about each target, as JSON"})
-def targets(c: Context, json: bool = False) -> None:
+@task(help={"json": "print all that is known about each target, as JSON", "arch": ARCH})
+def targets(c: Context, json: bool = False, arch: str = "all") -> None:
     """List the targets: the processors that kernels can be generated for."""
-    known = all_targets()
+    known = find_targets(arch)
     if json:
-        print(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1).decode())
+        print(msgspec.json.format(msgspec.json.encode(known), indent=1).decode())
         return
     table = Table(box=None, header_style="bold")
     for heading in ("target", "processor", "byte order", "vectors", "checked on"):
         table.add_column(heading, overflow="fold")
-    for each in known.values():
+    for each in known:
         vectors = f"{each.cpu.vector_registers} x {each.cpu.vector_bits} bits"
         table.add_row(
             each.name,
@@ -197,9 +237,55 @@ def build(
     finally:
         options.engine.close()
     summary.print_built(OUT, built, failures)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        summary.append_markdown(Path(page), built, failures)
     if failures:
         raise failures[0].error
     summary.require([each.report for each in built], skipped_too=require_checks)
+
+
+@task(
+    help={
+        "arch": ARCH,
+        "model": MODEL,
+        "engine": ENGINE,
+        "jobs": JOBS,
+        "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "out": "folder for archives, SHA256SUMS, NOTES.md and reports (default: release)",
+        "verbose": "also show what compilers and Docker print",
+    },
+)
+def release(
+    c: Context,
+    arch: str = "all",
+    model: str = model_files.DEFAULT,
+    engine: str = "auto",
+    jobs: int = 0,
+    check: str = "all",
+    out: str = "release",
+    verbose: bool = False,
+) -> None:
+    """Make a release of the commit that is checked out: the same bytes on every machine."""
+    from toolchains import summary
+    from toolchains.batch import build_all
+    from toolchains.release import publish
+    from toolchains.source import source_of
+
+    if check not in ("all", "sample"):
+        raise UsageError(f"--check {check}: say all or sample")
+    source = source_of(ROOT)
+    chosen, programs, options, progress, oracles = _prepare(arch, model, engine, jobs, out, verbose)
+    options = msgspec.structs.replace(options, checks=check, out=options.build / "release")
+    try:
+        built, failures = build_all(programs, chosen, options, progress, oracles)
+    finally:
+        options.engine.close()
+    summary.print_built(OUT, built, failures)
+    if failures:
+        raise failures[0].error
+    summary.require([each.report for each in built], skipped_too=False)
+    for path in publish(built, options.build, Path(out), source):
+        OUT.print(str(path), soft_wrap=True)
 
 
 @task(
@@ -467,7 +553,7 @@ def inspect(
 
 @task(help={"fix": "mend what can be mended"})
 def lint(c: Context, fix: bool = False) -> None:
-    """Check style and types: ruff with all its rules, and mypy in its strict mode."""
+    """Check style, types and workflows: ruff with all its rules, mypy in its strict mode, zizmor."""
     from toolchains.quality import run_linters
 
     raise SystemExit(run_linters(fix=fix))
@@ -494,5 +580,5 @@ def pins(c: Context, update: bool = False) -> None:
         for name, version in pin_files.pinned(pin_files.PROJECT.read_text(encoding="utf-8")).items():
             OUT.print(f"{name} {version}")
         return
-    for line in pin_files.update() or ["nothing changed"]:
+    for line in pin_files.update(OUT.print) or ["nothing changed"]:
         OUT.print(line)

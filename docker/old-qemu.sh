@@ -17,6 +17,7 @@ apt-get -q -o Dir::State::status=/dev/null -o Dir::Cache::archives=/old/ install
 cd /old
 for package in *.deb; do
     dpkg-deb -x "$package" tree
+    dpkg-deb --show "$package" >> "$1/packages"
 done
 cp tree/usr/bin/qemu-* "$1/programs/"
 loader=$(find tree/lib* tree/usr/lib* -name 'ld-linux-*.so.*' | head -n 1)

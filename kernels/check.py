@@ -10,10 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.elements import from_bytes, numpy_type, to_bytes
 from kernels.operators import find_family
 from kernels.operators.base import ElementWise, Estimate
 from kernels.pack import pack
 from kernels.plan import Kernel, Step
+from kernels.program import ElementType
 from toolchains.target import Target
 
 Array = NDArray[Any]
@@ -44,8 +46,10 @@ def make_inputs(kernel: Kernel, target: Target) -> dict[str, Array]:
         seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
         array = family.draw(generator, operand)
-        if target.cpu.flushes_subnormals and array.dtype == np.float32:
-            array = np.where(np.abs(array) < SMALLEST_NORMAL, np.copysign(np.float32(0), array), array)
+        if target.cpu.flushes_subnormals and operand.dtype.floating:
+            zero = np.copysign(array.dtype.type(0), array)
+            with np.errstate(invalid="ignore"):
+                array = np.where(np.abs(array) < array.dtype.type(SMALLEST_NORMAL), zero, array)
         arrays[operand.name] = array
     return arrays
 
@@ -57,7 +61,7 @@ def input_bytes(kernel: Kernel, arrays: dict[str, Array], target: Target) -> byt
         if operand.role != "output":
             array = arrays[operand.name]
             flat = pack(array, operand.packing) if operand.packing else array
-            parts.append(flat.astype(array.dtype.newbyteorder(target.byte_order)).tobytes())
+            parts.append(to_bytes(flat, target.byte_order))
     return b"".join(parts)
 
 
@@ -83,21 +87,28 @@ def apply_steps(steps: Iterable[Step], estimate: Estimate, arrays: dict[str, Arr
 def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Target) -> Verdict:
     """Compare a runner's output with the reference; NaN where a number is due is wrong."""
     shape = kernel.output.shape
-    element = np.dtype(kernel.output.dtype.value)
-    found = np.frombuffer(output, dtype=element.newbyteorder(target.byte_order))
-    if found.size != kernel.output.elements:
+    if len(output) != kernel.output.bytes:
         return Verdict(
             passed=False,
             error=float("inf"),
             bound=0.0,
             reason=f"{len(output)} bytes of output instead of {kernel.output.bytes}",
         )
+    found = from_bytes(output, kernel.output.dtype, target.byte_order)
     estimate = reference(kernel, arrays)
-    bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
+    dtype = kernel.output.dtype
+    if dtype.floating:
+        bound = estimate.bound(flushes_subnormals=target.cpu.flushes_subnormals).ravel()
+        bound = rounded_once(dtype, estimate.value.ravel(), bound)
+        with np.errstate(invalid="ignore"):  # NaN may signal
+            found = found.astype(np.float64)
+        error = _distance(dtype, found, estimate.value.ravel(), bound)
+    else:
+        error = apart(found, estimate.value.ravel())
+        bound = np.zeros_like(error)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = _distance(found.astype(np.float64), estimate.value.ravel(), bound)
         share = np.where(error == 0, 0.0, error / bound)
-    if find_family(kernel.kind).special_inputs:
+    if dtype.floating and find_family(kernel.kind).special_inputs:
         expected = estimate.value.ravel()
         zeros = (found == 0) & (expected == 0)
         share[zeros & (np.signbit(found) != np.signbit(expected))] = np.inf
@@ -119,16 +130,45 @@ def judge(kernel: Kernel, arrays: dict[str, Array], output: bytes, target: Targe
     )
 
 
-def _distance(found: Array, expected: Array, bound: Array) -> Array:
-    """|found - expected|, with NaN equal to NaN alone, and float32's overflow taken for infinity."""
+def rounded_once(dtype: ElementType, value: Array, bound: Array) -> Array:
+    """The bound of a float32 result that is rounded to `dtype`, to nearest.
+
+    Rounding is monotone: what was within the bound of the value lies between the two ends,
+    rounded. So elements that are only moved must be exact, and others may be off by half a unit
+    in the last place, u = 2^-11 or 2^-8 (IEEE 754-2019, table 3.5: p = 11; bfloat16: p = 8).
+    """
+    if dtype is ElementType.FLOAT32:
+        return bound
+    kind = numpy_type(dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        rounded = expected.astype(np.float32).astype(np.float64)
+        low, high = ((value + side).astype(kind).astype(np.float64) for side in (-bound, bound))
+        widest = np.maximum(high - value, value - low)
+    return np.where(np.isfinite(widest), widest, bound)
+
+
+def apart(found: Array, expected: Array) -> Array:
+    """How far integers, or truth values, are from each other: 0 for equal ones alone."""
+    error = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    return np.where(found == expected.astype(found.dtype), 0.0, np.maximum(error, 1.0))
+
+
+def _distance(dtype: ElementType, found: Array, expected: Array, bound: Array) -> Array:
+    """|found - expected|, with NaN equal to NaN alone, and the type's overflow taken for infinity."""
+    kind = numpy_type(dtype)
+    largest = LARGEST[dtype]
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = expected.astype(kind).astype(np.float64)
         error = np.abs(found - expected)
+        near_overflow = np.isinf(found) & (np.abs(expected) + bound > largest) & (found * expected > 0)
     same = (found == rounded) | (np.isnan(found) & np.isnan(expected))
-    near_overflow = np.isinf(found) & (np.abs(expected) + bound > LARGEST) & (found * expected > 0)
     error[np.isnan(error)] = np.inf
     settled = (same & ~np.isfinite(rounded)) | near_overflow
     return np.where(settled, 0.0, error)
 
 
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = {
+    ElementType.FLOAT32: (2.0 - 2.0**-23) * 2.0**127,
+    ElementType.FLOAT16: (2.0 - 2.0**-10) * 2.0**15,
+    ElementType.BFLOAT16: (2.0 - 2.0**-7) * 2.0**127,
+}
+"""The largest finite number of each format."""

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.elements import Order, numpy_type, to_bytes
 from kernels.errors import InputError, KernfitError, UsageError, did_you_mean
 from kernels.manifest import Manifest
 from kernels.plan import Packing
@@ -74,12 +75,12 @@ def pack_file(manifest: Path, kernel: str, source: Path, target: Path, operand: 
         raise InputError(
             f"{source}: shape {list(array.shape)}, but {kernel}.{name} is {list(wanted.shape)}"
         )
-    if array.dtype != np.dtype(wanted.dtype.value):
+    if array.dtype != numpy_type(wanted.dtype):
         raise InputError(f"{source}: {array.dtype}, but {kernel}.{name} is {wanted.dtype.value}")
-    order: Literal["<", ">"] = "<" if described.endianness == "little" else ">"
+    order: Order = "<" if described.endianness == "little" else ">"
     packed_array = pack(array, wanted.packing) if wanted.packing else array
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    scratch.write_bytes(packed_array.astype(array.dtype.newbyteorder(order)).tobytes())
+    scratch.write_bytes(to_bytes(packed_array, order))
     scratch.replace(target)
 
 

@@ -23,13 +23,35 @@ class ElementType(StrEnum):
     """Element types by ONNX's names."""
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+    UINT8 = "uint8"
     INT32 = "int32"
     INT64 = "int64"
+    BOOL = "bool"
 
     @property
     def bytes(self) -> int:
-        """Size of one element in bytes."""
-        return 8 if self is ElementType.INT64 else 4
+        """Size of one element in bytes; a bool is a byte of 0 or 1."""
+        return SIZES[self]
+
+    @property
+    def floating(self) -> bool:
+        """Whether it is one of the formats of floating-point numbers."""
+        return self in (ElementType.FLOAT32, ElementType.FLOAT16, ElementType.BFLOAT16)
+
+
+SIZES = {
+    ElementType.FLOAT32: 4,
+    ElementType.FLOAT16: 2,
+    ElementType.BFLOAT16: 2,
+    ElementType.INT8: 1,
+    ElementType.UINT8: 1,
+    ElementType.INT32: 4,
+    ElementType.INT64: 8,
+    ElementType.BOOL: 1,
+}
 
 
 class Role(StrEnum):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.check import Verdict, apply_steps
+from kernels.elements import from_bytes, numpy_type, to_bytes
 from kernels.graph.planning import bind, grouped
 from kernels.graph.storage import RESHAPE
 from kernels.operators import find_family
@@ -29,6 +30,10 @@ Mary, SIAM J. Sci. Comput. 41(5), 2019); the errors of some hundred layers add u
 walk, and what a normalisation or an exponential makes of them leaves a factor of a few. A call
 with wrong operands is off by the whole magnitude; what a single kernel gets wrong by less is
 found where it is checked alone, element by element."""
+
+HALVES = {ElementType.FLOAT16: 2.0**-8, ElementType.BFLOAT16: 2.0**-5}
+"""The same for outputs of half precision: eight of their unit round-offs, 2^-11 and 2^-8
+(IEEE 754-2019, table 3.5), for a few roundings on both sides."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +78,7 @@ def load(path: Path) -> Reference:
 
         def named(kind: str) -> dict[str, Array]:
             names = kept[f"{kind}.names"]
-            return {str(name): kept[f"{kind}.{number}"] for number, name in enumerate(names)}
+            return {str(name): _known(kept[f"{kind}.{number}"]) for number, name in enumerate(names)}
 
         normwise, relative = (float(value) for value in kept["tolerances"])
         return Reference(
@@ -85,6 +90,11 @@ def load(path: Path) -> Reference:
         )
 
 
+def _known(array: Array) -> Array:
+    """What was saved: NumPy's files hold bfloat16 as two bytes of no known type."""
+    return array.view(numpy_type(ElementType.BFLOAT16)) if array.dtype.kind == "V" else array
+
+
 def draw_inputs(network: Network) -> dict[str, Array]:
     """Numbers from [-1, 1), or small integers, for every input; the same in every run."""
     drawn = {}
@@ -93,9 +103,9 @@ def draw_inputs(network: Network) -> dict[str, Array]:
             seed = hashlib.sha256(f"{network.program.name}/{tensor.name}".encode()).digest()
             generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
             array: Array = generator.uniform(-1.0, 1.0, tensor.shape)
-            if tensor.dtype is not ElementType.FLOAT32:
+            if not tensor.dtype.floating:
                 array = generator.integers(0, 2, tensor.shape)
-            drawn[tensor.name] = array.astype(tensor.dtype.value)
+            drawn[tensor.name] = array.astype(numpy_type(tensor.dtype))
     return drawn
 
 
@@ -125,7 +135,7 @@ def _evaluate(network: Network, operators: list[Operator], values: dict[str, Arr
     value = apply_steps(bound.steps, estimate, arrays).value
     output = bound.operands[-1]
     if output.dtype is not ElementType.FLOAT32:
-        value = value.astype(output.dtype.value)
+        value = value.astype(numpy_type(output.dtype))
     values[bound.tensors[-1]] = value.reshape(output.shape)
 
 
@@ -135,10 +145,10 @@ def input_bytes(network: NetworkPlan, reference: Reference, target: Target) -> b
 
 
 def _bytes(port: Port, arrays: Mapping[str, Array], target: Target) -> bytes:
-    array = arrays[port.name].astype(port.dtype.value, copy=False)
+    array = arrays[port.name].astype(numpy_type(port.dtype), copy=False)
     if array.size != port.elements:
         raise ValueError(f"{port.name} has {array.size} elements, but {port.elements} are due")
-    return array.astype(array.dtype.newbyteorder(target.byte_order)).tobytes()
+    return to_bytes(array, target.byte_order)
 
 
 def judge(network: NetworkPlan, reference: Reference, output: bytes, target: Target) -> Verdict:
@@ -150,7 +160,7 @@ def judge(network: NetworkPlan, reference: Reference, output: bytes, target: Tar
     worst, share = Verdict(passed=True, error=0.0, bound=0.0), -1.0
     for port in network.outputs:
         raw, output = output[: port.bytes], output[port.bytes :]
-        found = np.frombuffer(raw, dtype=np.dtype(port.dtype.value).newbyteorder(target.byte_order))
+        found = from_bytes(raw, port.dtype, target.byte_order)
         verdict, its_share = _judge(port, reference, found.astype(np.float64))
         if its_share > share:
             worst, share = verdict, its_share
@@ -162,8 +172,9 @@ def _judge(port: Port, reference: Reference, found: Array) -> tuple[Verdict, flo
     size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
     largest = float(size.max(initial=0.0))
     bound = np.zeros_like(expected)
-    if port.dtype is ElementType.FLOAT32:
-        bound = reference.normwise * largest + reference.relative * size
+    if port.dtype.floating:
+        normwise = max(reference.normwise, HALVES.get(port.dtype, 0.0))
+        bound = normwise * largest + reference.relative * size
     with np.errstate(all="ignore"):
         error = np.abs(found - expected)
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))

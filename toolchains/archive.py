@@ -10,10 +10,10 @@ import tarfile
 from pathlib import Path
 
 EPOCH = 0
-"""Modification time of every member, in seconds since 1970."""
+"""Modification time of every member but in releases, in seconds since 1970."""
 
 
-def make_archive(path: Path, prefix: str, members: dict[str, Path]) -> str:
+def make_archive(path: Path, prefix: str, members: dict[str, Path], epoch: int = EPOCH) -> str:
     """Write a `.tar.gz` of the members by name, under `prefix/`; gives its SHA-256.
 
     Entries are sorted, owned by nobody in particular, and readable by all; the file
@@ -27,7 +27,7 @@ def make_archive(path: Path, prefix: str, members: dict[str, Path]) -> str:
         for name, source in sorted(members.items()):
             data = source.read_bytes()
             entry = tarfile.TarInfo(f"{prefix}/{name}")
-            entry.size, entry.mtime, entry.mode = len(data), EPOCH, 0o644
+            entry.size, entry.mtime, entry.mode = len(data), epoch, 0o644
             archive.addfile(entry, io.BytesIO(data))
     write_whole(path, raw.getvalue())
     return hashlib.sha256(raw.getvalue()).hexdigest()

@@ -58,7 +58,7 @@ class Remembered:
         self._store, self._surroundings, self._place = store, surroundings, place
 
     def _key(self, subject: Subject, cpu: str) -> str:
-        objects = (self._place / f"{symbol}.o" for symbol in subject.symbols)
+        objects = (self._place / f"{symbol}.o" for symbol in subject.objects)
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
         return digest(self._surroundings, subject.identity, code, cpu)
 

@@ -75,20 +75,21 @@ def _faults(elf: ELFFile, symbol: str, target: Target, needs: Collection[str]) -
 
 
 def stack_bytes(path: Path) -> int:
-    """The deepest stack frame, from the unwind table: the largest offset of the caller's frame."""
-    deepest = 0
+    """The deepest stack of the first function: its frame, and the largest of those that it calls.
+
+    The others of an object are called by its first, and by nobody else. A frame is the largest
+    offset of the caller's in the unwind table.
+    """
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
         if not dwarf.has_CFI():
             raise KernfitError(f"{path.name} has no unwind table; this is a bug of kernfit")
-        for entry in dwarf.CFI_entries():
-            if isinstance(entry, FDE):
-                for row in entry.get_decoded().table:
-                    offset = row["cfa"].offset
-                    if offset is not None:
-                        deepest = max(deepest, offset)
-    return deepest
+        entries = [entry for entry in dwarf.CFI_entries() if isinstance(entry, FDE)]
+        first, *others = [
+            max(row["cfa"].offset or 0 for row in entry.get_decoded().table) for entry in entries
+        ]
+    return int(first + max(others, default=0))
 
 
 def inspect_library(

@@ -1,4 +1,4 @@
-"""Pins: exact versions of every package, in pyproject.toml and the hashed requirements."""
+"""Pins: exact versions of everything, in pyproject.toml, the hashed requirements and docker/pins.toml."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from kernels.errors import EngineError, MissingToolError
 from toolchains.archive import write_whole
 from toolchains.cache import ROOT
+from toolchains.engines.image import connect
+from toolchains.engines.pinned import PINS, ImagePins, image_pins, wheels_of, write_pins
+from toolchains.engines.renewing import renewed
 from toolchains.process import run
 
 PROJECT = ROOT / "pyproject.toml"
-REQUIREMENTS = {
-    ROOT / ".ci" / "requirements.txt": ("--group", "dev", "--group", "steps"),
-    ROOT / "docker" / "requirements.txt": ("--only-group", "steps"),
-}
+REQUIREMENTS = ROOT / ".ci" / "requirements.txt"
 HELD = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1", "atheris": "3.0.0"}
 """Versions that are chosen by hand, and why: see pyproject.toml."""
 LIST = re.compile(r"constraint-dependencies = \[\n(.*?)\]\n", re.DOTALL)
@@ -29,31 +32,55 @@ def pinned(text: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*\"?([a-z0-9-]+)==([^\s\";\\]+)", text, re.MULTILINE))
 
 
-def update() -> list[str]:
+def update(on_line: Callable[[str], None]) -> list[str]:
     """Take the newest versions, write every file of pins; what changed, a line each."""
     original = PROJECT.read_bytes()
     before = pinned(LIST.findall(original.decode())[0])
+    images = image_pins()
     try:
         _write_constraints(HELD)
         _uv("lock", "--upgrade")
         found = pinned(_uv("export", "--all-groups", "--no-hashes", "--no-header", "--no-annotate"))
         _write_constraints(found)
         _uv("lock")
-        made = {path: _export(groups) for path, groups in REQUIREMENTS.items()}
+        requirements = _export("--group", "dev", "--group", "steps")
+        wheels = wheels_of(_export("--only-group", "steps").decode())
+        renewed = _renewed_images(msgspec.structs.replace(images, wheels=wheels), on_line)
     except BaseException:
         write_whole(PROJECT, original)
         raise
-    for path, data in made.items():
-        write_whole(path, data)
-    names = sorted(before.keys() | found.keys())
+    write_whole(REQUIREMENTS, requirements)
+    write_pins(PINS, renewed)
     return [
-        f"{name}: {before.get(name, 'new')} -> {found.get(name, 'gone')}"
-        for name in names
-        if before.get(name) != found.get(name)
+        *_changes("", before, found),
+        *_changes("", {"base image": images.base}, {"base image": renewed.base}),
+        *(
+            line
+            for suite, versions in renewed.debian.items()
+            for line in _changes(f"{suite}: ", images.debian.get(suite, {}), versions)
+        ),
     ]
 
 
-def _export(groups: tuple[str, ...]) -> bytes:
+def _renewed_images(pins: ImagePins, on_line: Callable[[str], None]) -> ImagePins:
+    """With what Debian has now, where an engine is here to ask it."""
+    try:
+        client = connect()
+    except EngineError as error:
+        on_line(f"{error}: Debian's packages and the base image stay as they are pinned")
+        return pins
+    return renewed(client, pins, on_line)
+
+
+def _changes(prefix: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [
+        f"{prefix}{name}: {before.get(name, 'new')} -> {after.get(name, 'gone')}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _export(*groups: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "requirements.txt"
         _uv("export", *groups, "--no-header", "--no-annotate", "-o", str(made))

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,24 +113,31 @@ def docker_version() -> tuple[str, str]:
 
 def provide(say: Say) -> None:
     """Bring QEMU, ssh, and where it can run a Docker engine; say what was done and left out."""
-    _provide_emulators(say)
+    provide_emulators(say)
     _provide_ssh(say)
-    _provide_docker(say)
+    if provide_daemon(say):
+        _provide_bootstrap(say)
 
 
-def _provide_emulators(say: Say) -> None:
-    """Debian's qemu-user: of its two packages the one that may load plugins, which count."""
+def provide_emulators(say: Say, packages: Sequence[Path] = ()) -> None:
+    """Debian's qemu-user: of its two packages the one that may load plugins, which count.
+
+    Where `packages` are given, these files are unpacked, and no network is needed.
+    """
     qemus = [target.qemu for target in all_targets().values()]
     missing = [qemu for qemu in qemus if find_emulator(qemu) is None]
     packaged = all(shutil.which(qemu.binary) for qemu in qemus)
-    may_install = _rights() is not None and shutil.which("apt-get") is not None
+    may_install = not packages and _rights() is not None and shutil.which("apt-get") is not None
     if not missing and (packaged or not may_install):
         say("QEMU: here already, nothing to do")
         return
-    if shutil.which("apt-get") is None:
+    if shutil.which("dpkg-deb" if packages else "apt-get") is None:
         say("QEMU: left out: this machine has no apt-get; install QEMU's user mode from its packages")
         return
-    if may_install:
+    if packages:
+        say(f"QEMU: unpacking it into {cache_folder() / 'qemu'}")
+        reason = _unpack(packages)
+    elif may_install:
         say("QEMU: installing qemu-user")
         reason = _install(["qemu-user"])
     else:
@@ -147,31 +155,51 @@ def _provide_emulators(say: Say) -> None:
 
 
 def _unpack_emulators() -> str:
-    """Unpack the static emulators for an ordinary user; why not, if not.
+    """Unpack the static emulators for an ordinary user; why not, if not."""
+    with tempfile.TemporaryDirectory(prefix="kernfit-qemu-") as folder:
+        return fetch_emulators(Path(folder)) or _unpack(sorted(Path(folder).glob("*.deb")))
+
+
+def fetch_emulators(folder: Path) -> str:
+    """Download Debian's packages of static emulators; why not, if not.
 
     apt keeps all its state in a folder of ours, so that it needs no rights.
     """
-    folder = cache_folder() / "qemu"
-    state = cache_folder() / "apt"
-    for part in ("lists/partial", "cache/archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
-    options = ["-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
-    updated = run(["apt-get", *options, "-q", "update"], timeout=INSTALL_SECONDS, cwd=state)
-    if updated.status != 0:
-        return _last(updated.output)
-    for package in ("qemu-user-static", "qemu-user"):
-        fetched = run(["apt-get", *options, "-q", "download", package], timeout=INSTALL_SECONDS, cwd=state)
-        for archive in state.glob(f"{package}_*.deb"):
-            unpacked = run(["dpkg-deb", "-x", str(archive), str(folder)], timeout=INSTALL_SECONDS)
-            archive.unlink()
-            if unpacked.status != 0:
-                return _last(unpacked.output)
-        if any(path.is_file() for path in (folder / "usr" / "bin").glob("qemu-*")):
-            shutil.rmtree(state, ignore_errors=True)
-            return ""
-        if fetched.status != 0:
-            return _last(fetched.output)
+    with tempfile.TemporaryDirectory(prefix="kernfit-apt-") as state:
+        for part in ("lists/partial", "cache/archives/partial"):
+            (Path(state) / part).mkdir(parents=True)
+        options = ["-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
+        updated = run(["apt-get", *options, "-q", "update"], timeout=INSTALL_SECONDS, cwd=folder)
+        if updated.status != 0:
+            return _last(updated.output)
+        for package in ("qemu-user-static", "qemu-user"):
+            command = ["apt-get", *options, "-q", "download", package]
+            fetched = run(command, timeout=INSTALL_SECONDS, cwd=folder)
+            for archive in folder.glob(f"{package}_*.deb"):
+                if _programs_in(archive):
+                    return ""
+                archive.unlink()
+            if fetched.status != 0:
+                return _last(fetched.output)
     return "the packages hold no emulator"
+
+
+def _programs_in(archive: Path) -> bool:
+    """Whether a package has emulators; Debian 13's qemu-user-static only asks for another."""
+    names: list[str] = []
+    run(["dpkg-deb", "--contents", str(archive)], timeout=INSTALL_SECONDS, on_line=names.append)
+    return any(line.startswith("-") and "/usr/bin/qemu-" in line for line in names)
+
+
+def _unpack(archives: Sequence[Path]) -> str:
+    """Unpack packages into our cache; why not, if not."""
+    for archive in archives:
+        command = ["dpkg-deb", "-x", str(archive), str(cache_folder() / "qemu")]
+        (cache_folder() / "qemu").mkdir(parents=True, exist_ok=True)
+        unpacked = run(command, timeout=INSTALL_SECONDS)
+        if unpacked.status != 0:
+            return _last(unpacked.output)
+    return ""
 
 
 def _provide_ssh(say: Say) -> None:
@@ -210,7 +238,8 @@ def _starts_services() -> bool:
     return Path("/run/systemd/system").is_dir() or not Path("/usr/sbin/policy-rc.d").exists()
 
 
-def _provide_docker(say: Say) -> None:
+def provide_daemon(say: Say) -> bool:
+    """A Docker engine that answers, if one can be had here; whether it does."""
     version, reason = docker_version()
     if version:
         say(f"Docker: engine {version} answers, nothing to do")
@@ -218,19 +247,23 @@ def _provide_docker(say: Say) -> None:
         why_not = _why_no_docker(reason)
         if why_not:
             say(f"Docker: left out: {why_not}; the local engine will be used")
-            return
+            return False
         if shutil.which("dockerd") is None:
             say("Docker: installing the engine")
             failure = _install(["docker.io", "iptables"])
             if failure:
                 say(f"Docker: left out: {failure}; the local engine will be used")
-                return
+                return False
         say("Docker: starting the engine")
         failure = _start_daemon()
         if failure:
             say(f"Docker: left out: {failure}; the local engine will be used")
-            return
+            return False
         say(f"Docker: engine {docker_version()[0]} answers")
+    return True
+
+
+def _provide_bootstrap(say: Say) -> None:
     if shutil.which("mmdebstrap") is None and _rights() is not None and shutil.which("apt-get"):
         say("Docker: installing mmdebstrap, which makes a base image where no registry answers")
         failure = _install(["mmdebstrap"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from kernels import check, whole
 from kernels.check import Verdict
-from kernels.codegen.driver import run_symbol, weights_file
+from kernels.codegen.driver import run_symbols, weights_file
 from kernels.plan import Kernel, NetworkPlan, Plan
 from toolchains.table import RUN
 from toolchains.target import Target
@@ -18,12 +18,14 @@ from toolchains.target import Target
 class Subject(abc.ABC):
     """A function of a library under its name in the runner's table.
 
-    `symbols` are the functions whose instructions are counted; `identity` is all, beside
+    `objects` are the object files' stems, and `symbols` the functions in them, whose
+    instructions are counted; `identity` is all, beside
     their code, that a check of it depends on. Some are checked in every sample: `always`.
     """
 
     name: str
     flops: int
+    objects: tuple[str, ...]
     symbols: tuple[str, ...]
     identity: Any
     always = False
@@ -43,7 +45,8 @@ class OneKernel(Subject):
     def __init__(self, kernel: Kernel, target: Target) -> None:
         """A kernel that was built for the target."""
         self._kernel, self._target = kernel, target
-        self.name, self.flops, self.symbols = kernel.name, kernel.flops, (kernel.symbol,)
+        self.name, self.flops = kernel.name, kernel.flops
+        self.objects = self.symbols = (kernel.symbol,)
         self.identity = kernel
 
     def write_input(self, path: Path) -> None:
@@ -73,7 +76,10 @@ class WholeRun(Subject):
         kernels = {kernel.name: kernel for kernel in plan.kernels}
         self.name = RUN
         self.flops = sum(kernels[call.kernel].flops for call in network.calls)
-        self.symbols = (*(kernel.symbol for kernel in plan.kernels), run_symbol(plan.library))
+        own = tuple(kernel.symbol for kernel in plan.kernels)
+        run, *parts = run_symbols(plan.library, network)
+        self.objects = (*own, run)
+        self.symbols = (*own, run, *parts)
         self.identity = (plan, whole.digest(reference))
 
     def write_input(self, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -31,33 +32,61 @@ def print_built(console: Console, built: Sequence[Built], failures: Sequence[Fai
             )
 
 
+HEADINGS = (
+    "model",
+    "target",
+    "kernels",
+    "code bytes",
+    "constants",
+    "arena bytes",
+    "checks",
+    "worst error / bound",
+    "seconds",
+)
+NAMES = 2
+"""How many of these are names; the rest are numbers, at the right."""
+
+
+def _cells(each: Built) -> tuple[str, ...]:
+    return (
+        each.manifest.library,
+        each.target,
+        str(len(each.manifest.kernels)),
+        f"{_code(each.manifest):,}",
+        f"{_constants(each.manifest):,}",
+        f"{_arena(each.manifest):,}",
+        _checks(each.report),
+        _worst(each.report),
+        "cached" if each.cached else f"{each.seconds:.1f}",
+    )
+
+
+def append_markdown(page: Path, built: Sequence[Built], failures: Sequence[Failure]) -> None:
+    """Append the table, the hashes and what failed to a page of a continuous-integration service."""
+    lines = [
+        f"| {' | '.join(HEADINGS)} |",
+        f"|{'---|' * NAMES}{'---:|' * (len(HEADINGS) - NAMES)}",
+        *(f"| {' | '.join(_cells(each))} |" for each in built),
+        "",
+        *(f"- `{each.sha256}` {each.archive.name}" for each in built if each.sha256),
+        *(
+            f"- {each.target}: checks failed, so no archive was written"
+            for each in built
+            if not each.sha256
+        ),
+        *(f"- failed: {each.name}: {first_line(each.error)}" for each in failures),
+        "",
+    ]
+    with page.open("a", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+
+
 def _print_table(console: Console, built: Sequence[Built]) -> None:
     table = Table(box=None, header_style="bold")
-    table.add_column("model")
-    table.add_column("target")
-    for heading in (
-        "kernels",
-        "code bytes",
-        "constants",
-        "arena bytes",
-        "checks",
-        "worst error / bound",
-        "seconds",
-    ):
-        table.add_column(heading, justify="right")
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index < NAMES else "right")
     for each in built:
-        kernels = each.manifest.kernels
-        table.add_row(
-            each.manifest.library,
-            each.target,
-            str(len(kernels)),
-            f"{_code(each.manifest):,}",
-            f"{_constants(each.manifest):,}",
-            f"{_arena(each.manifest):,}",
-            _checks(each.report),
-            _worst(each.report),
-            "cached" if each.cached else f"{each.seconds:.1f}",
-        )
+        table.add_row(*_cells(each))
     console.print(table)
     _print_problems(console, [each.report for each in built])
     for each in built:

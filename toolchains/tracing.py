@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from kernels import check, whole
+from kernels.elements import from_bytes
 from kernels.errors import CheckFailedError, CheckSkippedError, InputError, UsageError
 from kernels.graph.storage import store
 from kernels.models import runtime
@@ -150,8 +151,8 @@ def _trace(
             }
             raw = tracer.run(call, kernel, arrays)
             result = next(tensor for tensor, operand in pairs if operand.role == "output")
-            made = np.frombuffer(raw, np.dtype(kernel.output.dtype.value).newbyteorder(tracer.byte_order))
-            values[owner[result]] = made.astype(kernel.output.dtype.value).reshape(kernel.output.shape)
+            made = from_bytes(raw, kernel.output.dtype, tracer.byte_order)
+            values[owner[result]] = made.reshape(kernel.output.shape)
             bar.advance(call.node)
             expected = theirs.get(result)
             if expected is None or expected.size != made.size:

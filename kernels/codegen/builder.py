@@ -12,23 +12,29 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from kernels.codegen import halves
+from kernels.elements import numpy_type
 from kernels.plan import ARENA_ALIGNMENT, Kernel
+from kernels.program import ElementType
 from toolchains.target import CPU
 
 Value = Any
-"""A TVM expression: float32, an integer index or a condition, with one or more lanes."""
+"""A TVM expression: a number, an integer index or a condition, with one or more lanes."""
+STORED = {ElementType.FLOAT16: "uint16", ElementType.BFLOAT16: "uint16", ElementType.BOOL: "uint8"}
+"""What TVM is told of elements that no processor computes on as they are: their bits."""
 
 
 class Buffer:
     """A flat array of one element type: an operand, a part of the arena, or registers."""
 
-    def __init__(self, data: Value) -> None:
-        """Wrap a declared TVM buffer."""
-        self.data = data
+    def __init__(self, data: Value, element: ElementType = ElementType.FLOAT32) -> None:
+        """Wrap a declared TVM buffer; `element` says what the bits of an operand mean."""
+        self.data, self.element = data, element
 
 
 class Builder:
@@ -53,7 +59,7 @@ class Builder:
         with IRBuilder() as ir, T.prim_func(is_private=False, s_tir=False):
             T.func_name(kernel.symbol)
             pointers = [
-                (operand.name, T.arg(operand.name, T.ptr(operand.dtype.value)), operand.dtype)
+                (operand.name, T.arg(operand.name, T.ptr(stored_as(operand.dtype))), operand.dtype)
                 for operand in kernel.operands
             ]
             arena = T.arg("arena", T.ptr("float32"))
@@ -75,7 +81,7 @@ class Builder:
                 # TVM takes pointers that are bound for such as may be the same, and parameters
                 # for such as are not (CodeGenLLVM::AddAliasInfo), even without `tirx.noalias`.
                 place = T.bind(pointer) if name in pair else pointer
-                self.buffers[name] = self._declare(place, operand.stored, operand.dtype.value)
+                self.buffers[name] = self._declare(place, operand.stored, operand.dtype)
             if kernel.arena_bytes:
                 self.buffers["arena"] = self._declare(arena, kernel.arena_bytes // 4)
             body(self)
@@ -83,8 +89,8 @@ class Builder:
         return ir.get()
 
     @staticmethod
-    def _declare(pointer: Value, elements: int, dtype: str = "float32") -> Buffer:
-        return Buffer(T.decl_buffer((elements,), dtype, data=pointer))
+    def _declare(pointer: Value, elements: int, dtype: ElementType = ElementType.FLOAT32) -> Buffer:
+        return Buffer(T.decl_buffer((elements,), stored_as(dtype), data=pointer), dtype)
 
     def _usable(self, checks: list[tuple[Value, int]]) -> Value:
         """No address is null, nor has a bit set below its alignment."""
@@ -120,9 +126,67 @@ class Builder:
         """An index expression from an int or an expression."""
         return tirx.const(value, self.index_type) if isinstance(value, int) else value
 
-    def constant(self, value: float, lanes: int) -> Value:
-        """`value`, rounded to float32, in every lane."""
-        return self.splat(tirx.const(value, "float32"), lanes)
+    def constant(self, value: float, lanes: int, dtype: str = "float32") -> Value:
+        """`value`, rounded to a type, in every lane."""
+        return self.splat(tirx.const(value, dtype), lanes)
+
+    def like(self, value: float, other: Value) -> Value:
+        """`value` in the type and the lanes of another value."""
+        return self.constant(value, lanes_of(other), scalar_of(other))
+
+    def element(self, value: float, buffer: Buffer, lanes: int) -> Value:
+        """`value`, rounded to a buffer's elements, as it is stored there, in every lane."""
+        stored = stored_as(buffer.element)
+        array = np.array(value, numpy_type(buffer.element))
+        number = array.view(stored) if buffer.element in STORED else array
+        return self.constant(number.item(), lanes, stored)
+
+    def equal(self, a: Value, b: Value) -> Value:
+        """Whether the lanes are equal; never for NaN."""
+        return tirx.EQ(a, b)
+
+    def differ(self, a: Value, b: Value) -> Value:
+        """Whether the lanes differ; always for NaN, for which TVM's own comparison says no."""
+        return tirx.Not(tirx.EQ(a, b))
+
+    @property
+    def divides(self) -> bool:
+        """Whether the processor surely divides integers of 32 and 64 bits by an instruction."""
+        return self.index_type == "int64"
+
+    def cast(self, value: Value, dtype: str) -> Value:
+        """The lanes converted to another type of numbers, or cut to fewer bits."""
+        return tirx.Cast(self._typed(dtype, value), value)
+
+    def is_real(self, value: Value) -> bool:
+        """Whether the lanes are floating-point numbers."""
+        return scalar_of(value) == "float32"
+
+    def wrapping(self, function: Callable[[Value, Value], Value], a: Value, b: Value) -> Value:
+        """A sum, difference or product of integers that keeps the low bits, as two's complement does.
+
+        TVM tells LLVM that integers never overflow, so it is asked for in twice the bits; LLVM
+        finds that nobody needs the upper half.
+        """
+        scalar = scalar_of(a)
+        wide = f"{scalar.rstrip('0123456789')}{2 * int(scalar.lstrip('uint'))}"
+        return self.cast(function(self.cast(a, wide), self.cast(b, wide)), scalar)
+
+    def sum(self, a: Value, b: Value) -> Value:
+        """A + b, wrapping if they are integers."""
+        return a + b if self.is_real(a) else self.wrapping(lambda x, y: x + y, a, b)
+
+    def difference(self, a: Value, b: Value) -> Value:
+        """A - b, wrapping if they are integers."""
+        return a - b if self.is_real(a) else self.wrapping(lambda x, y: x - y, a, b)
+
+    def product(self, a: Value, b: Value) -> Value:
+        """A b, wrapping if they are integers."""
+        return a * b if self.is_real(a) else self.wrapping(lambda x, y: x * y, a, b)
+
+    def whole_quotient(self, a: Value, b: Value) -> Value:
+        """A / b of integers, rounded towards zero; b must not be 0, nor the result beyond the type."""
+        return tirx.truncdiv(a, b)
 
     def splat(self, value: Value, lanes: int) -> Value:
         """A scalar copied to every lane."""
@@ -145,11 +209,16 @@ class Builder:
 
         A 32-bit processor converts no more by itself.
         """
-        if str(value.ty.dtype) != "int64":
-            return tirx.Cast("float32", value)
+        if scalar_of(value) != "int64":
+            return self.cast(value, "float32")
         value = self.let(value)
         low = self.let(tirx.Cast("int32", value))
-        high = tirx.shift_right(value - tirx.Cast("int64", low), tirx.const(32, "int64"))
+        one, top = tirx.const(1, "int64"), tirx.const((1 << 31) - 1, "int64")
+        twice = tirx.shift_right(value, one) - tirx.Cast(
+            "int64", tirx.shift_right(low, tirx.const(1, "int32"))
+        )
+        high = self.let(tirx.shift_right(twice, tirx.const(31, "int64")))
+        high = tirx.Select(high > top, top, high)  # 2^31 - 1 is rounded to the 2^31 that it stands for
         scaled = tirx.Cast("float32", tirx.Cast("int32", high)) * tirx.const(2.0**32, "float32")
         return scaled + tirx.Cast("float32", low)
 
@@ -189,6 +258,16 @@ class Builder:
         """How many lanes a value has."""
         return lanes_of(value)
 
+    @staticmethod
+    def scalar(value: Value) -> str:
+        """The type of a lane, as `cast` and `registers` name it."""
+        return scalar_of(value)
+
+    @staticmethod
+    def is_signed(value: Value) -> bool:
+        """Whether the lanes are integers with a sign."""
+        return scalar_of(value).startswith("int")
+
     def lane(self, vector: Value, number: int) -> Value:
         """One lane of a vector, as a scalar."""
         return vector if lanes_of(vector) == 1 else tirx.Shuffle([vector], [number])
@@ -217,8 +296,7 @@ class Builder:
         It goes through a local buffer, which LLVM makes a register again: through TVM's own
         bindings its analysis takes time exponential in the length of a chain of them.
         """
-        lanes = lanes_of(value)
-        scalar = str(value.ty.dtype.with_lanes(1))
+        lanes, scalar = lanes_of(value), scalar_of(value)
         kept = Buffer(T.alloc_buffer((lanes,), scalar, scope="local"))
         self.store(kept, 0, value)
         return self.load(kept, 0, lanes)
@@ -233,6 +311,22 @@ class Builder:
         """Write the lanes of `value` from `index` on."""
         T.buffer_store(buffer.data, value, [self._range(index, lanes_of(value))])
 
+    def read(self, buffer: Buffer, index: Any, lanes: int) -> Value:
+        """What arithmetic takes of consecutive elements: float32 for the halves."""
+        value = self.load(buffer, index, lanes)
+        widen = halves.WIDEN.get(buffer.element)
+        return value if widen is None else self.let(widen(self, self.let(value)))
+
+    def write(self, buffer: Buffer, index: Any, value: Value) -> None:
+        """Store what arithmetic gives: rounded once for the halves, 1 or 0 for a condition."""
+        narrow = halves.NARROW.get(buffer.element)
+        if narrow is not None:
+            value = narrow(self, self.let(value))
+        elif scalar_of(value) == "bool":
+            lanes = lanes_of(value)
+            value = tirx.Select(value, self.constant(1, lanes, "uint8"), self.constant(0, lanes, "uint8"))
+        self.store(buffer, index, value)
+
     def prefetch(self, buffer: Buffer, index: Any, *, write: bool = False) -> None:
         """Ask for the cache line that holds an element; beyond the buffer it does nothing."""
         address = tirx.address_of(buffer.data[self.index(index)])
@@ -243,9 +337,9 @@ class Builder:
         base = self.index(index)
         return base if lanes == 1 else tirx.Ramp(base, tirx.const(1, self.index_type), lanes)
 
-    def registers(self, widths: list[int]) -> Registers:
+    def registers(self, widths: list[int], dtype: str = "float32") -> Registers:
         """Mutable vectors of the given lanes, which LLVM keeps in registers."""
-        return Registers(self, widths)
+        return Registers(self, widths, dtype)
 
 
 def empty_function(symbol: str, parameters: Iterable[str]) -> Any:
@@ -263,12 +357,12 @@ def empty_function(symbol: str, parameters: Iterable[str]) -> Any:
 class Registers:
     """Accumulators: a local array that is only accessed at constant places."""
 
-    def __init__(self, builder: Builder, widths: list[int]) -> None:
+    def __init__(self, builder: Builder, widths: list[int], dtype: str = "float32") -> None:
         """One vector for each entry of `widths`."""
         self._builder = builder
         self._widths = widths
         self._offsets = [sum(widths[:number]) for number in range(len(widths))]
-        self._buffer = Buffer(T.alloc_buffer((sum(widths),), "float32", scope="local"))
+        self._buffer = Buffer(T.alloc_buffer((sum(widths),), dtype, scope="local"))
 
     def __getitem__(self, number: int) -> Value:
         """The vector of that number."""
@@ -282,3 +376,13 @@ class Registers:
 def lanes_of(value: Value) -> int:
     """How many lanes a value has."""
     return int(value.ty.dtype.lanes)
+
+
+def scalar_of(value: Value) -> str:
+    """TVM's name for the type of a lane."""
+    return str(value.ty.dtype.with_lanes(1))
+
+
+def stored_as(dtype: ElementType) -> str:
+    """TVM's name for an element in memory."""
+    return STORED.get(dtype, dtype.value)

@@ -1,13 +1,14 @@
 """`<library>_run` as LLVM IR: it checks every pointer, then calls the kernels in order.
 
-The text is written here and assembled by the same LLVM as the kernels. It is straight: a
+The text is written here and assembled by the same LLVM as the kernels. It has no loop: a
 network's calls, places and sizes are all constants.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from kernels.plan import ARENA_ALIGNMENT, Call, NetworkPlan, Place, Plan
 from toolchains.target import Target
@@ -15,6 +16,8 @@ from toolchains.target import Target
 PARAMETERS = ("inputs", "outputs", "weights", "arena")
 PURE = frozenset({"mustprogress", "nofree", "norecurse", "nosync", "willreturn", "memory(none)"})
 """Attributes of an empty function that one with calls does not have."""
+CALLS_PER_PART = 64
+"""LLVM's time grows with the square of a function's length, so the run is divided."""
 
 
 def run_symbol(library: str) -> str:
@@ -32,6 +35,12 @@ def weights_file(library: str) -> str:
     return f"{library}.weights"
 
 
+def run_symbols(library: str, network: NetworkPlan) -> tuple[str, ...]:
+    """The driver's functions: the run, and its parts, which nobody sees outside the library."""
+    run = run_symbol(library)
+    return (run, *(f"{run}.{first}" for first in range(0, len(network.calls), CALLS_PER_PART)))
+
+
 def driver_text(stub: str, plan: Plan, target: Target) -> str:
     """The module `stub`, which holds an empty function of that name, with the network's calls.
 
@@ -42,18 +51,33 @@ def driver_text(stub: str, plan: Plan, target: Target) -> str:
     head, tail = re.split(r"define [^\n]*\n[^}]*}\n", stub, maxsplit=1)
     found = re.search(r"define [^\n]*\)( [^\n)]*)\{\n", stub)
     attributes = found[1] if found else ""
+    inner = re.sub(r"!dbg !\d+ ", "", attributes)  # which is of one function alone
     tail = re.sub(
         r"(attributes #0 = \{)(.*)(\})",
         lambda match: match[1] + " ".join(["", *_impure(match[2].split()), ""]) + match[3],
         tail,
     )
+    network, bits = plan.network, target.pointer_bits
+    weights = "%weights" if network.weights_mode == "file" else f"@{weights_symbol(plan.library)}"
     signature = ", ".join(f"ptr noundef %{name}" for name in PARAMETERS)
+    passed = ", ".join(f"ptr %{name}" for name in PARAMETERS)
+    symbols = {kernel.name: kernel.symbol for kernel in plan.kernels}
+    run, *parts = run_symbols(plan.library, network)
+    checks = [partial(_check, *each, bits) for each in _checked(network, weights, bits)]
     lines = [
-        *_declarations(plan, plan.network),
-        f"define signext i32 @{run_symbol(plan.library)}({signature}){attributes}{{",
-        *_body(plan, plan.network, target.pointer_bits),
+        *_declarations(plan, network),
+        f"define signext i32 @{run}({signature}){attributes}{{",
+        *_chain([*checks, *(partial(_part, part, passed) for part in parts)]),
         "}",
     ]
+    for number, part in enumerate(parts):
+        first = number * CALLS_PER_PART
+        calls = network.calls[first : first + CALLS_PER_PART]
+        lines += [
+            f"define internal i32 @{part}({signature}){inner}{{",
+            *_chain([partial(_call, call, symbols[call.kernel], weights, bits) for call in calls]),
+            "}",
+        ]
     return head + "\n".join(lines) + "\n" + tail
 
 
@@ -70,70 +94,72 @@ def _declarations(plan: Plan, network: NetworkPlan) -> Iterator[str]:
         yield f"@{weights_symbol(plan.library)} = {visibility} constant {kind}"
 
 
-def _body(plan: Plan, network: NetworkPlan, bits: int) -> Iterator[str]:
-    """Three blocks: the structures are checked, then the pointers in them, then all is called."""
-    weights = "%weights"
-    if network.weights_mode != "file":
-        weights = f"@{weights_symbol(plan.library)}"
-    yield "entry:"
-    checks = [("%inputs", bits // 8)] if network.inputs else []
-    checks.append(("%outputs", bits // 8))
-    if network.weights_bytes and network.weights_mode != "embed":
-        checks.append((weights, ARENA_ALIGNMENT))
-    if network.arena_bytes:
-        checks.append(("%arena", ARENA_ALIGNMENT))
-    yield from _usable("structures", checks, bits)
-    yield "  br i1 %structures, label %tensors, label %refused"
-    yield "tensors:"
-    checks = []
-    for structure, ports in (("inputs", network.inputs), ("outputs", network.outputs)):
-        for number, port in enumerate(ports):
-            name = f"%{structure}.{number}"
-            yield f"  {name}.at = getelementptr inbounds ptr, ptr %{structure}, i{bits} {number}"
-            yield f"  {name} = load ptr, ptr {name}.at"
-            checks.append((name, port.dtype.bytes))
-    yield from _usable("pointers", checks, bits)
-    yield "  br i1 %pointers, label %calls, label %refused"
+def _chain(blocks: Sequence[Callable[[str], Iterable[str]]]) -> Iterator[str]:
+    """A function's blocks in order, each with the prefix of its values; without its `.fine` all ends."""
+    for number, block in enumerate(blocks):
+        yield f"block.{number}:"
+        yield from block(f"%block.{number}")
+        yield f"  br i1 %block.{number}.fine, label %block.{number + 1}, label %refused"
+    yield f"block.{len(blocks)}:"
+    yield "  ret i32 0"
     yield "refused:"
     yield "  ret i32 -1"
-    yield "calls:"
-    result = ""
-    symbols = {kernel.name: kernel.symbol for kernel in plan.kernels}
-    for number, call in enumerate(network.calls):
-        pointers = []
-        for name, place in _pointers(call):
-            pointer = f"%call.{number}.{name}"
-            if place is None:
-                pointers.append("ptr null")
-            elif place.home in ("input", "output"):
-                pointers.append(f"ptr %{place.home}s.{place.number}")
-            else:
-                base = weights if place.home == "weights" else "%arena"
-                yield f"  {pointer} = getelementptr inbounds i8, ptr {base}, i{bits} {place.offset}"
-                pointers.append(f"ptr {pointer}")
-        yield f"  %status.{number} = call i32 @{symbols[call.kernel]}({', '.join(pointers)})"
-        yield f"  %result.{number} = or i32 {result or '0'}, %status.{number}"
-        result = f"%result.{number}"
-    yield f"  ret i32 {result or '0'}"
 
 
-def _pointers(call: Call) -> Iterator[tuple[str, Place | None]]:
-    for number, place in enumerate(call.places):
-        yield str(number), place
-    yield "arena", None if call.scratch is None else Place(home="arena", offset=call.scratch)
+def _checked(network: NetworkPlan, weights: str, bits: int) -> Iterator[tuple[str | Place, int]]:
+    """All pointers and their alignments, the structures' first."""
+    if network.inputs:
+        yield "%inputs", bits // 8
+    yield "%outputs", bits // 8
+    if network.weights_bytes and network.weights_mode != "embed":
+        yield weights, ARENA_ALIGNMENT
+    if network.arena_bytes:
+        yield "%arena", ARENA_ALIGNMENT
+    for number, port in enumerate(network.inputs):
+        yield Place(home="input", number=number), port.dtype.bytes
+    for number, port in enumerate(network.outputs):
+        yield Place(home="output", number=number), port.dtype.bytes
 
 
-def _usable(name: str, checks: list[tuple[str, int]], bits: int) -> Iterator[str]:
-    """`%name` is true if no pointer is null, nor has a bit set below its alignment."""
-    usable = ""
-    for number, (pointer, alignment) in enumerate(checks):
-        stem = f"%{name}.{number}"
-        last = number == len(checks) - 1
-        yield f"  {stem}.address = ptrtoint ptr {pointer} to i{bits}"
-        yield f"  {stem}.there = icmp ne i{bits} {stem}.address, 0"
-        yield f"  {stem}.low = and i{bits} {stem}.address, {alignment - 1}"
-        yield f"  {stem}.aligned = icmp eq i{bits} {stem}.low, 0"
-        yield f"  {stem}.fine = and i1 {stem}.there, {stem}.aligned"
-        all_fine = f"%{name}" if last else f"{stem}.all"
-        yield f"  {all_fine} = and i1 {usable or f'{stem}.there'}, {stem}.fine"
-        usable = f"{stem}.all"
+def _check(pointer: str | Place, alignment: int, bits: int, stem: str) -> Iterator[str]:
+    """A pointer is fine if it is not null, nor has a bit set below its alignment."""
+    if isinstance(pointer, Place):
+        yield from _pointer(f"{stem}.pointer", pointer, "", bits)
+        pointer = f"{stem}.pointer"
+    yield f"  {stem}.address = ptrtoint ptr {pointer} to i{bits}"
+    yield f"  {stem}.there = icmp ne i{bits} {stem}.address, 0"
+    yield f"  {stem}.low = and i{bits} {stem}.address, {alignment - 1}"
+    yield f"  {stem}.aligned = icmp eq i{bits} {stem}.low, 0"
+    yield f"  {stem}.fine = and i1 {stem}.there, {stem}.aligned"
+
+
+def _part(symbol: str, passed: str, stem: str) -> Iterator[str]:
+    yield f"  {stem}.status = call i32 @{symbol}({passed})"
+    yield f"  {stem}.fine = icmp eq i32 {stem}.status, 0"
+
+
+def _call(call: Call, symbol: str, weights: str, bits: int, stem: str) -> Iterator[str]:
+    """A call of a kernel, which never refuses what was checked, and before it the pointers it gets."""
+    arguments = []
+    for number, place in enumerate((*call.places, _scratch(call))):
+        if place is None:
+            arguments.append("ptr null")
+            continue
+        yield from _pointer(f"{stem}.{number}", place, weights, bits)
+        arguments.append(f"ptr {stem}.{number}")
+    yield f"  {stem}.status = call i32 @{symbol}({', '.join(arguments)})"
+    yield f"  {stem}.fine = icmp eq i32 {stem}.status, 0"
+
+
+def _scratch(call: Call) -> Place | None:
+    return None if call.scratch is None else Place(home="arena", offset=call.scratch)
+
+
+def _pointer(name: str, place: Place, weights: str, bits: int) -> Iterator[str]:
+    """The pointer `name` to a place: in a block of memory, or from one of the structures."""
+    if place.home in ("input", "output"):
+        yield f"  {name}.at = getelementptr inbounds ptr, ptr %{place.home}s, i{bits} {place.number}"
+        yield f"  {name} = load ptr, ptr {name}.at"
+    else:
+        base = weights if place.home == "weights" else "%arena"
+        yield f"  {name} = getelementptr inbounds i8, ptr {base}, i{bits} {place.offset}"

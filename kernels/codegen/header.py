@@ -6,6 +6,7 @@ import textwrap
 
 from kernels.codegen.interface import TYPES, comment, whole_network
 from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand, Plan
+from kernels.program import ElementType
 from toolchains.target import Target
 
 
@@ -31,7 +32,7 @@ def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
-        comment(preamble + subnormals),
+        comment(preamble + _encodings(plan) + subnormals),
         "",
         "#include <stdint.h>",
         "",
@@ -47,6 +48,17 @@ def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -
         lines += [*_kernel(plan, kernel), ""]
     lines += ["#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
     return "\n".join(lines)
+
+
+def _encodings(plan: Plan) -> str:
+    """What C has no type for, if there is any."""
+    types = {operand.dtype for kernel in plan.kernels for operand in kernel.operands}
+    told = ""
+    if types & {ElementType.FLOAT16, ElementType.BFLOAT16}:
+        told += "\n\nfloat16 (IEEE 754's binary16) and bfloat16 are their bits, in a uint16_t."
+    if ElementType.BOOL in types:
+        told += "\n\nA bool is a uint8_t of 0 or 1, and nothing else."
+    return told
 
 
 def macro(plan: Plan, kernel: Kernel, what: str) -> str:

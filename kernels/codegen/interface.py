@@ -5,7 +5,18 @@ from __future__ import annotations
 from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.plan import ARENA_ALIGNMENT, NetworkPlan, Port
 
-TYPES = {"float32": "float", "int32": "int32_t", "int64": "int64_t"}
+TYPES = {
+    "float32": "float",
+    "float16": "uint16_t",
+    "bfloat16": "uint16_t",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+    "bool": "uint8_t",
+}
+"""C's types of elements. Not every compiler knows the half formats, so that these are their bits;
+a bool is a byte of 0 or 1, for C's own may not hold another value even by mistake."""
 
 
 def whole_network(library: str, network: NetworkPlan, weights_sha256: str) -> list[str]:

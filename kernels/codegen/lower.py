@@ -71,7 +71,7 @@ class FusedSteps:
             if step.operand:
                 whole = self._kernel.operand(step.operand).elements == output.elements
                 row = pixel * output.shape[-1] if whole and output.shape[:-1] else 0
-                operand = b.load(b.buffers[step.operand], row + column, b.lanes(value))
+                operand = b.read(b.buffers[step.operand], row + column, b.lanes(value))
             value = family.apply(b, msgspec.convert(step.attributes, family.attributes), value, operand)
         return value
 
@@ -93,7 +93,7 @@ def prim_func(kernel: Kernel, target: Target) -> Any:
 def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
     """Write `<symbol>.o`, and `<symbol>.frame.o` whose unwind tables tell the stack's use."""
     text = lower(kernel, target).inspect_source("ll")
-    attributes = () if DIVISION.search(text) else target.llvm.attributes
+    attributes = () if HELPED.search(text) else target.llvm.attributes
     write_object(strip(text, attributes, debug=True), out / f"{kernel.symbol}.frame.o")
     write_object(strip(text, attributes), out / f"{kernel.symbol}.o")
 
@@ -102,9 +102,9 @@ def compile_driver(plan: Plan, target: Target, out: Path) -> None:
     """Write `<library>_run.o`, and its `.frame.o`, from the plan of a network."""
     symbol = run_symbol(plan.library)
     stub = _built(symbol, empty_function(symbol, PARAMETERS), llvm_target(target)).inspect_source("ll")
-    text = driver_text(stub, plan, target)
-    write_object(strip(text, target.llvm.attributes, debug=True), out / f"{symbol}.frame.o")
-    write_object(strip(text, target.llvm.attributes), out / f"{symbol}.o")
+    for suffix, debug in ((".frame.o", True), (".o", False)):
+        bare = strip(stub, target.llvm.attributes, debug=debug)
+        write_object(driver_text(bare, plan, target), out / f"{symbol}{suffix}")
 
 
 def lower(kernel: Kernel, target: Target) -> Any:
@@ -147,8 +147,8 @@ def load(text: str, folder: Path) -> Any:
     return tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
 
 
-DIVISION = re.compile(r"= [su](div|rem) ")
-"""LLVM may call a function for it where it is asked for small code."""
+HELPED = re.compile(r"= ([su](div|rem) |(shl|[la]shr) (\w+ )*(i64|<\d+ x i64>) %[^,]+, %)")
+"""Divisions, and shifts of 64 bits: LLVM may call a function for them where it is asked for small code."""
 DEBUG = ("    #dbg_", "!llvm.dbg.cu")
 RUNTIME = (
     "@llvm.global_ctors",

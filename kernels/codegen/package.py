@@ -49,8 +49,17 @@ def cmake_config(plan: Plan) -> str:
 
 
 def example_kernel(plan: Plan) -> Kernel:
-    """The kernel with the smallest tensors."""
-    return min(plan.kernels, key=lambda kernel: sum(operand.bytes for operand in kernel.operands))
+    """The kernel with the smallest tensors, of numbers that C knows if there is one."""
+
+    def cost(kernel: Kernel) -> tuple[bool, int]:
+        halves = any(operand.dtype in ONE for operand in kernel.operands)
+        return halves, sum(operand.bytes for operand in kernel.operands)
+
+    return min(plan.kernels, key=cost)
+
+
+ONE = {ElementType.FLOAT16: 0x3C00, ElementType.BFLOAT16: 0x3F80}
+"""The bits of 1.0; those that follow are numbers a little larger."""
 
 
 def example(plan: Plan, kernel: Kernel) -> str:
@@ -73,6 +82,11 @@ def example(plan: Plan, kernel: Kernel) -> str:
         "{",
     ]
     arena = macro(plan, kernel, "ARENA_BYTES")
+    form, shown = "%g", f"(double){output.name}[i]"
+    if output.dtype is ElementType.FLOAT32:
+        shown = f"{output.name}[i]"
+    elif output.dtype in ONE:
+        form, shown = "0x%04x", f"{output.name}[i]"
     if kernel.arena_bytes:
         lines += [
             f"    static unsigned char memory[{arena} + 64];",
@@ -85,12 +99,14 @@ def example(plan: Plan, kernel: Kernel) -> str:
         value = f"i % {pattern(operand)[0]}"
         if operand.dtype is ElementType.FLOAT32:
             value = f"({value}) * 0.25f - 0.5f"
+        elif operand.dtype in ONE:
+            value = f"{ONE[operand.dtype]:#x} + {value}"
         lines += [f"    for (i = 0; i < {operand.elements}; i++)", f"        {operand.name}[i] = {value};"]
     lines += [
         f"    if ({kernel.symbol}({arguments}) != 0)",
         "        return 1;",
         f"    for (i = 0; i < {output.elements} && i < 8; i++)",
-        f'        printf("{output.name}[%d] = %g\\n", i, {output.name}[i]);',
+        f'        printf("{output.name}[%d] = {form}\\n", i, {shown});',
         "    return 0;",
         "}",
         "",
@@ -102,7 +118,7 @@ def pattern(operand: Operand) -> tuple[int, float, float]:
     """period, factor and offset of the numbers that the example puts into an operand."""
     if operand.dtype is ElementType.FLOAT32:
         return 5 + len(operand.name) % 3, 0.25, -0.5
-    return 5, 1.0, 0.0
+    return 2 if operand.dtype is ElementType.BOOL else 5, 1.0, 0.0
 
 
 def _c_type(operand: Operand) -> str:

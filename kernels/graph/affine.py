@@ -14,7 +14,7 @@ import numpy as np
 from kernels.graph.chains import Readers
 from kernels.graph.draft import Draft
 from kernels.operators.base import Array
-from kernels.program import Network, Operator, Role, Tensor
+from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 FILTERS = {
     "conv1d": 0,
@@ -94,7 +94,9 @@ def _chain(network: Network, readers: Readers, leading: Operator) -> tuple[list[
 
 
 def _affine(network: Network, operator: Operator, name: str, channels: tuple[int, ...]) -> Affine | None:
-    """What an operator does to the tensor `name`, if that is affine per channel."""
+    """What an operator does to the tensor `name`, if that is affine per channel, in float32."""
+    if network.program.tensor(operator.outputs[0]).dtype is not ElementType.FLOAT32:
+        return None
     if operator.kind == "batch_norm" and operator.inputs[0] == name:
         scale, shift = (network.constants[given].astype(np.float64) for given in operator.inputs[1:])
         return Affine(scale, shift)

@@ -55,7 +55,7 @@ class Draft:
 
     def constant(self, base: str, value: Array, layout: str = "rows") -> Tensor:
         """A constant; float64 stands for float32 that is not rounded yet."""
-        dtype = ElementType.FLOAT32 if value.dtype == np.float64 else ElementType(value.dtype.name)
+        dtype = constant_type(value)
         name = self.fresh(base)
         self.constants[name] = value
         return self.add(
@@ -108,8 +108,7 @@ class Draft:
         definition = define(kind, operands, attributes, **entry)
         for expected in definition.operands:
             found = operands[expected.name]
-            fits = found.dtype is expected.dtype or kind == "reshape"
-            if found.shape != expected.shape or not fits:
+            if found.shape != expected.shape or found.dtype is not expected.dtype:
                 raise InputError(
                     f"{expected.name} ('{found.name}') is {list(found.shape)} of {found.dtype}, "
                     f"where {kind} needs {list(expected.shape)} of {expected.dtype}"
@@ -123,7 +122,6 @@ class Draft:
                 definition.output,
                 name=self.fresh(result),
                 role=Role.INTERNAL,
-                dtype=operands["x"].dtype if kind == "reshape" else definition.output.dtype,
             )
         )
         self.append(
@@ -181,9 +179,21 @@ def define(
     elif names is not None:
         keys["inputs"] = [tensor.shape for tensor in operands.values()]
     try:
-        return family.define(msgspec.convert(keys, family.entry))
+        definition = family.define(msgspec.convert(keys, family.entry))
     except msgspec.ValidationError as error:
         raise InputError(f"{kind}: {error}") from error
+    free = [operands[each.name].dtype for each in left_open(definition)]
+    return family.typed(definition, free[0]) if free else definition
+
+
+def left_open(definition: Definition) -> list[Tensor]:
+    """The operands whose type is the caller's to choose."""
+    return [each for each in definition.operands if each.dtype is ElementType.FLOAT32]
+
+
+def constant_type(value: Array) -> ElementType:
+    """The element type of a constant; float64 stands for float32 that is not rounded yet."""
+    return ElementType.FLOAT32 if value.dtype == np.float64 else ElementType(value.dtype.name)
 
 
 @cache

@@ -59,12 +59,13 @@ class _Fusion:
     def _step(self, operator: Operator, name: str, place: int, taken: set[str]) -> Operator | None:
         """The operator as a step on the tensor `name`; None if it must be a kernel of its own."""
         family = find_family(operator.kind)
-        if not isinstance(family, ElementWise) or not family.words:
+        result = self._program.tensor(operator.outputs[0])
+        if not isinstance(family, ElementWise) or not family.words or not result.dtype.floating:
             return None
         if len(operator.inputs) == 1:
             return operator
         others = [given for given in operator.inputs if given != name]
-        value, result = self._program.tensor(name), self._program.tensor(operator.outputs[0])
+        value = self._program.tensor(name)
         if len(others) != 1 or value.shape != result.shape or operator.kind != "add":
             return None
         second = self._program.tensor(others[0])

@@ -16,7 +16,7 @@ import numpy as np
 from kernels.graph.chains import Readers
 from kernels.graph.draft import Draft
 from kernels.operators.base import Array
-from kernels.program import Attribute, Network, Operator, Role
+from kernels.program import Attribute, ElementType, Network, Operator, Role
 
 TOLERANCE = 1e-6
 """Relative, of a constant in a pattern: exporters round them to float32."""
@@ -79,6 +79,8 @@ def combine(network: Network) -> Network:
     patterns = Patterns(network)
     matches: dict[str, Match] = {}
     for operator in network.program.operators:
+        if network.program.tensor(operator.outputs[0]).dtype is not ElementType.FLOAT32:
+            continue
         for find in FINDERS.get(operator.kind, ()):
             match = find(patterns, operator)
             if match is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.elements import numpy_type
 from kernels.program import Network
 
 
 def settle(network: Network) -> Network:
     """The same network with every constant of its tensor's type."""
-    types = {tensor.name: tensor.dtype.value for tensor in network.program.tensors}
+    types = {tensor.name: numpy_type(tensor.dtype) for tensor in network.program.tensors}
     with np.errstate(over="ignore"):
         constants = {
             name: np.ascontiguousarray(value, dtype=types[name])

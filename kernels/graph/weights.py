@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from kernels.elements import numpy_type, to_bytes
 from kernels.errors import InputError
 from kernels.graph.memory import aligned
 from kernels.pack import pack
@@ -70,14 +70,14 @@ def packed_weights(plan: Plan, network: Network, target: Target) -> Iterator[byt
         array = _values(network.constants, entry.tensor, operand).reshape(operand.shape)
         flat = pack(array, operand.packing) if operand.packing else array
         yield bytes(entry.offset - end)
-        yield flat.astype(flat.dtype.newbyteorder(target.byte_order), copy=False).tobytes()
+        yield to_bytes(flat, target.byte_order)
         end = entry.offset + entry.bytes
     yield bytes(plan.network.weights_bytes - end)
 
 
 def _values(constants: Mapping[str, NDArray[Any]], name: str, operand: Operand) -> NDArray[Any]:
     array = constants[name]
-    if array.dtype != np.dtype(operand.dtype.value) or array.size != operand.elements:
+    if array.dtype != numpy_type(operand.dtype) or array.size != operand.elements:
         raise InputError(
             f"constant '{name}' has {array.size} elements of {array.dtype}, but {operand.elements} of "
             f"{operand.dtype.value} are due"
@@ -86,5 +86,4 @@ def _values(constants: Mapping[str, NDArray[Any]], name: str, operand: Operand) 
 
 
 def _sum(array: NDArray[Any]) -> str:
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    return hashlib.sha256(little.data).hexdigest()
+    return hashlib.sha256(to_bytes(array, "<")).hexdigest()

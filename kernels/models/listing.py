@@ -92,7 +92,7 @@ def _entry(raw: dict[str, Any], seen: set[str]) -> tuple[Entry, Definition]:
     seen.add(entry.name.upper())
     if entry.count < 1:
         raise InputError(f"count = {entry.count} must be positive", key="count")
-    definition = family.define(entry)
+    definition = family.typed(family.define(entry), entry.type)
     if entry.fuse and not family.fuses:
         raise InputError(f"nothing can be fused into {entry.op}", key="fuse")
     tensors = (*definition.operands, definition.output)

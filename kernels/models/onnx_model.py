@@ -12,11 +12,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
 from kernels.models import onnx_constants, onnx_file, onnx_functions
 from kernels.names import identifier
-from kernels.operators import importers
+from kernels.operators import find_family, importers
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 Array = NDArray[Any]
@@ -90,7 +91,7 @@ class Walk:
         """The tensor of that name; a value becomes one when it is first asked for."""
         if name not in self.tensors:
             value = self.values[name]
-            if value.dtype.name not in {kind.value for kind in ElementType}:
+            if element_of(value.dtype) is None:
                 raise InputError(f"'{name}' is constant and of type {value.dtype}, which is not supported")
             self.tensors[name] = self.draft.constant(name, value)
         return self.tensors[name]
@@ -246,7 +247,46 @@ class View:
         if kind in MOVES and self.is_constant(operands["x"]):
             (words,) = (attributes or {}).values()
             return self.constant(MOVES[kind](self._draft.constants[operands["x"].name], words))
+        half = self._half(operands)
+        if half is None:
+            return self._call(kind, operands, attributes, **entry)
+        own = half in find_family(kind).types or kind == "cast"
+        wanted = half if own else ElementType.FLOAT32
+        typed = {name: self._as(tensor, wanted) for name, tensor in operands.items()}
+        y = self._call(kind, typed, attributes, **entry)
+        return y if own or not y.dtype.floating else self._as(y, half)
+
+    def _call(
+        self,
+        kind: str,
+        operands: Mapping[str, Tensor],
+        attributes: Mapping[str, Any] | None,
+        **entry: Any,
+    ) -> Tensor:
         return self._draft.call(self._name, f"{self._base}.{kind}", kind, operands, attributes, **entry)
+
+    def _half(self, operands: Mapping[str, Tensor]) -> ElementType | None:
+        """The half format of operands: of what is computed, or else of a constant."""
+        kinds = [t.dtype for t in sorted(operands.values(), key=self.is_constant) if t.dtype.floating]
+        return kinds[0] if kinds and kinds[0] is not ElementType.FLOAT32 else None
+
+    def _as(self, tensor: Tensor, wanted: ElementType) -> Tensor:
+        """A floating-point tensor in another format; a constant is converted at once."""
+        if tensor.dtype is wanted or not tensor.dtype.floating:
+            return tensor
+        if self.is_constant(tensor):
+            return self.constant(self._draft.constants[tensor.name].astype(numpy_type(wanted)))
+        flat = tensor
+        if not tensor.shape:
+            flat = self._call("reshape", {"x": tensor}, {"shape": (1,)})
+        words = {"x_type": tensor.dtype.value, "y_type": wanted.value}
+        y = self._call("cast", {"x": flat}, words)
+        return y if tensor.shape else self._call("reshape", {"x": y}, {"shape": ()})
+
+    def is_unknown(self, number: int) -> bool:
+        """Whether an input is there whose value the library gets when it runs."""
+        tensor = self.inputs[number] if number < len(self.inputs) else None
+        return tensor is not None and not self.is_constant(tensor)
 
     def constant(self, value: Array) -> Tensor:
         """A constant tensor."""
@@ -291,6 +331,11 @@ def element_type(code: int) -> ElementType | None:
 
 NUMBERS: Mapping[ElementType, int] = {
     ElementType.FLOAT32: onnx.TensorProto.FLOAT,
+    ElementType.FLOAT16: onnx.TensorProto.FLOAT16,
+    ElementType.BFLOAT16: onnx.TensorProto.BFLOAT16,
+    ElementType.INT8: onnx.TensorProto.INT8,
+    ElementType.UINT8: onnx.TensorProto.UINT8,
     ElementType.INT32: onnx.TensorProto.INT32,
     ElementType.INT64: onnx.TensorProto.INT64,
+    ElementType.BOOL: onnx.TensorProto.BOOL,
 }

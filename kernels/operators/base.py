@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.elements import numpy_type
 from kernels.errors import InputError
 from kernels.plan import Kernel, Operand, Packing, Tuned
-from kernels.program import Attribute, Role, Tensor
+from kernels.program import Attribute, ElementType, Role, Tensor
 from toolchains.target import CPU
 
 Shape = tuple[int, ...]
@@ -24,6 +25,14 @@ Words = Mapping[str, Mapping[str, Attribute]]
 
 UNIT_ROUNDOFF = 2.0**-24
 """u of binary32 with rounding to nearest (IEEE 754-2019, table 3.5: p = 24)."""
+
+
+FLOATING = frozenset(kind for kind in ElementType if kind.floating)
+"""float32 and the halves, which are widened where they are read and rounded where they are stored."""
+WHOLE = frozenset((ElementType.INT8, ElementType.UINT8, ElementType.INT32, ElementType.INT64))
+"""Integers, which wrap around in two's complement."""
+NUMBERS = FLOATING | WHOLE
+ALL_TYPES = frozenset(ElementType)
 
 
 class Epilogue(Protocol):
@@ -42,6 +51,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     op: str
     count: int = 1
     fuse: tuple[str, ...] = ()
+    type: ElementType = ElementType.FLOAT32
+    """Of all tensors that the operator does not give another type."""
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -134,9 +145,27 @@ class Family(abc.ABC):
     """Operands that are vectors along the last axis of x, such as a scale."""
     special_inputs: ClassVar[bool] = False
     """Checks also draw from all exponents, and begin with zeros, infinities and NaN."""
+    types: frozenset[ElementType] = frozenset((ElementType.FLOAT32,))
+    """What the tensors may be of that `define` leaves at float32."""
+
+    def typed(self, definition: Definition, dtype: ElementType) -> Definition:
+        """The definition with another type in the place of float32; InputError if there is none such."""
+        if dtype not in self.types:
+            known = ", ".join(kind for kind in ElementType if kind in self.types)
+            raise InputError(f"{self.kind} takes {known}, not {dtype}", key="type")
+
+        def of(tensor: Tensor) -> Tensor:
+            left = tensor.dtype is ElementType.FLOAT32
+            return msgspec.structs.replace(tensor, dtype=dtype) if left else tensor
+
+        return msgspec.structs.replace(
+            definition, operands=tuple(map(of, definition.operands)), output=of(definition.output)
+        )
 
     def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
         """Contents for an input in a check."""
+        if operand.dtype is not ElementType.FLOAT32:
+            return drawn(generator, operand, self.input_scale, special=self.special_inputs)
         values = generator.uniform(-self.input_scale, self.input_scale, operand.shape)
         array = values.astype(np.float32)
         if self.special_inputs:
@@ -265,6 +294,37 @@ def from_one_input(attributes: msgspec.Struct, x: Shape, y: Shape, *, layout: st
 
 def exact(value: Array) -> Estimate:
     """An estimate of a result that involves no rounding at all."""
+    wide = widened(value)
+    return Estimate(value=wide, magnitude=np.zeros(wide.shape), roundings=0)
+
+
+def widened(value: Any) -> Array:
+    """Floating-point numbers in float64; integers and truth values as they are, for they wrap."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iub":
+        return array
     with np.errstate(invalid="ignore"):
-        wide = np.asarray(value, dtype=np.float64)
-    return Estimate(value=wide, magnitude=np.zeros_like(wide), roundings=0)
+        return array.astype(np.float64)
+
+
+def drawn(generator: np.random.Generator, operand: Operand, scale: float, *, special: bool) -> Array:
+    """Contents of any type: integers of all sizes, and their extremes first."""
+    dtype, shape = numpy_type(operand.dtype), operand.shape
+    if operand.dtype is ElementType.BOOL:
+        return generator.integers(0, 2, shape).astype(dtype)
+    if not operand.dtype.floating:
+        info = np.iinfo(dtype)
+        numbers = generator.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+        array = np.asarray(numbers >> generator.integers(0, info.bits, shape).astype(dtype))
+        ends = np.array([info.min, info.max, 0, 1, info.max - 1, info.min + 1], dtype)
+    else:
+        array = generator.uniform(-scale, scale, shape).astype(dtype)
+        with np.errstate(over="ignore"):
+            ends = SPECIAL[: SPECIAL.size if special else 0].astype(dtype)
+        if special:
+            unsigned = np.dtype(f"u{dtype.itemsize}")
+            bits = generator.integers(0, 1 << 8 * dtype.itemsize, array.size, dtype=unsigned).view(dtype)
+            array.reshape(-1)[1::2] = bits[1::2]
+    count = min(array.size, ends.size)
+    array.reshape(-1)[:count] = ends[:count]
+    return array

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels.operators.base import Array, Estimate, fused_as
+from kernels.elements import numpy_type
+from kernels.operators import whole_numbers
+from kernels.operators.base import FLOATING, NUMBERS, Array, Estimate, fused_as, widened
+from kernels.operators.cast import cast
 from kernels.operators.elementary import absolute, exp, log, round_even, with_sign_of
 from kernels.operators.elementwise import Map, PairEntry
 from kernels.operators.node import Node, real, reshaped
@@ -20,14 +23,15 @@ class Add(Map):
     kind = "add"
     entry = PairEntry
     words = fused_as(bias={}, add={})
+    types = NUMBERS
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """One addition."""
-        return value + operand
+        return b.sum(value, operand)
 
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
         """One more rounding, and the operand's magnitude."""
-        addend = np.asarray(operand, dtype=np.float64)
+        addend = widened(operand)
         return Estimate(
             value=estimate.value + addend,
             magnitude=np.maximum(estimate.magnitude, np.abs(estimate.value)) + np.abs(addend),
@@ -41,6 +45,7 @@ class _Alone(Map):
 
     entry = PairEntry
     words = fused_as()
+    types = NUMBERS
 
     def exact(self, a: Array, b: Array) -> Array:
         """The function in float64."""
@@ -49,7 +54,7 @@ class _Alone(Map):
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
         """One correctly rounded operation on exact inputs."""
         with np.errstate(all="ignore"):
-            value = self.exact(estimate.value, np.asarray(operand, dtype=np.float64))
+            value = self.exact(estimate.value, widened(operand))
         return Estimate(value=value, magnitude=np.abs(value), roundings=1)
 
 
@@ -60,7 +65,7 @@ class Sub(_Alone):
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """One subtraction."""
-        return value - operand
+        return b.difference(value, operand)
 
     def exact(self, a: Array, b: Array) -> Array:
         """The difference."""
@@ -74,7 +79,7 @@ class Mul(_Alone):
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """One product."""
-        return value * operand
+        return b.product(value, operand)
 
     def exact(self, a: Array, b: Array) -> Array:
         """The product."""
@@ -82,47 +87,52 @@ class Mul(_Alone):
 
 
 class Div(_Alone):
-    """y = a / b, as IEEE 754 says: infinities for division by zero."""
+    """y = a / b, as IEEE 754 says: infinities for division by zero.
+
+    Integers are rounded towards zero, as C's are; those divided by zero give 0.
+    """
 
     kind = "div"
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """One quotient."""
-        return value / operand
+        return value / operand if b.is_real(value) else whole_numbers.quotient(b, value, operand)
 
     def exact(self, a: Array, b: Array) -> Array:
         """The quotient."""
-        return a / b
+        return a / b if a.dtype.kind == "f" else whole_numbers.exact_quotient(a, b)
 
 
 class Maximum(_Alone):
     """y = max(a, b); NaN if either is."""
 
     kind = "maximum"
+    special_inputs = True
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """A comparison keeps the first operand's NaN, another one the second's."""
         larger = b.let(b.select(operand > value, operand, value))
-        return b.select(operand != operand, operand, larger)  # noqa: PLR0124 - true for NaN alone
+        return b.select(b.differ(operand, operand), operand, larger)
 
     def exact(self, a: Array, b: Array) -> Array:
-        """The larger of the two."""
-        return np.maximum(a, b)
+        """The larger of the two; the first of two zeros."""
+        return np.where((b > a) | np.isnan(b), b, a)
 
 
 class Minimum(_Alone):
     """y = min(a, b); NaN if either is."""
 
     kind = "minimum"
+    special_inputs = True
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """A comparison keeps the first operand's NaN, another one the second's."""
         smaller = b.let(b.select(operand < value, operand, value))
-        return b.select(operand != operand, operand, smaller)  # noqa: PLR0124 - true for NaN alone
+        return b.select(b.differ(operand, operand), operand, smaller)
 
     def exact(self, a: Array, b: Array) -> Array:
-        """The smaller of the two."""
-        return np.minimum(a, b)
+        """The smaller of the two; the first of two zeros."""
+        return np.where((b < a) | np.isnan(b), b, a)
 
 
 class Pow(_Alone):
@@ -134,6 +144,7 @@ class Pow(_Alone):
 
     kind = "pow"
     heavy = True
+    types = FLOATING
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """A number below zero has powers to integers alone, and odd ones keep its sign."""
@@ -176,17 +187,16 @@ class Pow(_Alone):
 FAMILIES = (Add(), Sub(), Mul(), Div(), Maximum(), Minimum(), Pow())
 
 
-def _both(node: Node, kind: str, a: Tensor, b: Tensor) -> Tensor:
+def both(node: Node, kind: str, a: Tensor, b: Tensor, attributes: dict[str, Any] | None = None) -> Tensor:
     """An operator of two tensors, which may be scalars."""
-    real(node, a, b)
     pair = {"a": reshaped(node, a, a.shape or (1,)), "b": reshaped(node, b, b.shape or (1,))}
-    y = node.call(kind, pair)
+    y = node.call(kind, pair, attributes)
     return y if a.shape or b.shape else reshaped(node, y, ())
 
 
 def _pair(kind: str) -> Any:
     """What takes a node of two inputs to a kind of ours."""
-    return lambda node: _both(node, kind, node.given(0), node.given(1))
+    return lambda node: both(node, kind, node.given(0), node.given(1))
 
 
 def _several(kind: str) -> Any:
@@ -195,26 +205,43 @@ def _several(kind: str) -> Any:
     def fold(node: Node) -> Tensor:
         total = node.given(0)
         for number in range(1, len(node.inputs)):
-            total = _both(node, kind, total, node.given(number))
+            total = both(node, kind, total, node.given(number))
         return total
 
     return fold
 
 
 def _pow(node: Node) -> Tensor:
-    """Squares and roots without logarithms."""
+    """Squares and roots without logarithms; powers of integers as products."""
     x, exponent = node.given(0), node.value(1)
-    real(node, x)
     if exponent is not None and exponent.size == 1 and not exponent.shape[len(x.shape) :]:
         power = float(exponent.ravel()[0])
         if power == 1.0:
             return x
         if power == 2.0:  # noqa: PLR2004 - a square
-            return _both(node, "mul", x, x)
+            return both(node, "mul", x, x)
+        if not x.dtype.floating and power in range(MOST_FACTORS + 1):
+            return _product(node, x, int(power))
+        real(node, x)
         if power == 0.5:  # noqa: PLR2004 - a root
             return reshaped(node, node.call("sqrt", {"x": reshaped(node, x, x.shape or (1,))}), x.shape)
-        return _both(node, "pow", x, node.constant(exponent.astype(np.float32)))
-    return _both(node, "pow", x, node.given(1))
+    real(node, x)
+    if exponent is not None:
+        return both(node, "pow", x, node.constant(exponent.astype(np.float32)))
+    return both(node, "pow", x, cast(node, node.given(1), x.dtype))
+
+
+MOST_FACTORS = 8
+
+
+def _product(node: Node, x: Tensor, power: int) -> Tensor:
+    """X as so many factors; 1 for none."""
+    if power == 0:
+        return node.constant(np.ones(x.shape, numpy_type(x.dtype)))
+    total = x
+    for _ in range(power - 1):
+        total = both(node, "mul", total, x)
+    return total
 
 
 ONNX = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.elements import numpy_type
 from kernels.operators.base import Array
+from kernels.operators.expand import expanded
 from kernels.operators.movement import part_of
-from kernels.operators.node import Node, axis_of, integers, real
+from kernels.operators.node import Node, axis_of, integers, reshaped
 from kernels.operators.sampling import taken
 from kernels.program import Tensor
 
@@ -34,7 +36,6 @@ def _slice(node: Node) -> Tensor:
             backwards[place] = np.arange(low, high, step)
     y = part_of(node, x, bounds)
     for place, chosen in backwards.items():
-        real(node, y)
         y = taken(node, y, place, chosen)
     return y
 
@@ -42,7 +43,6 @@ def _slice(node: Node) -> Tensor:
 def _pad(node: Node) -> Tensor:
     """Constants are put around; other borders are elements of x. Negative borders cut off."""
     x = node.given(0)
-    real(node, x)
     pads = integers(node, 1, "pads") or ()
     axes = integers(node, 3, "axes", range(len(x.shape))) or ()
     borders = {
@@ -59,11 +59,6 @@ def _pad(node: Node) -> Tensor:
 
 def _within(node: Node, x: Tensor, borders: dict[int, tuple[int, int]]) -> Tensor:
     """The part of x that is left, within constants."""
-    value = node.attribute("value", 0.0)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the value
-        value = float(np.ravel(node.known(2, "value"))[0])
-    if not np.isfinite(value):
-        raise node.refuse(f"padding with {value}")
     before, after = [0] * len(x.shape), [0] * len(x.shape)
     bounds = [(0, extent, 1) for extent in x.shape]
     for axis, (first, last) in borders.items():
@@ -74,7 +69,31 @@ def _within(node: Node, x: Tensor, borders: dict[int, tuple[int, int]]) -> Tenso
     x = part_of(node, x, bounds)
     if not any(before + after):
         return x
+    value = node.attribute("value", 0.0)
+    if node.is_unknown(2):
+        return _joined(node, x, before, after, node.given(2))
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the value
+        value = float(np.ravel(node.known(2, "value"))[0])
+    if not np.isfinite(value):
+        return _joined(node, x, before, after, node.constant(np.full((), value, numpy_type(x.dtype))))
     return node.call("pad", {"x": x}, {"before": before, "after": after, "value": value})
+
+
+def _joined(node: Node, x: Tensor, before: list[int], after: list[int], value: Tensor) -> Tensor:
+    """The border as tensors of its own: of a value that no attribute can hold, or that nobody knows yet."""
+    rank = len(x.shape)
+    for axis in range(rank):
+        parts = [
+            expanded(
+                node, reshaped(node, value, (1,) * rank), (*x.shape[:axis], extent, *x.shape[axis + 1 :])
+            )
+            for extent in (before[axis], after[axis])
+            if extent
+        ]
+        parts.insert(min(before[axis], 1), x)
+        if len(parts) > 1:
+            x = node.call("concat", {f"x{n}": part for n, part in enumerate(parts)}, {"axis": axis})
+    return x
 
 
 def _border(node: Node, mode: str, extent: int, before: int, after: int) -> Array:

@@ -91,7 +91,10 @@ def nearest(b: Any, x: Any) -> Any:
 
 
 def absolute(b: Any, x: Any) -> Any:
-    """|x|: the sign bit cleared, NaN kept."""
+    """|x|: the sign bit cleared, NaN kept; of integers the least stays as it is."""
+    if not b.is_real(x):
+        zero = b.like(0, x)
+        return b.select(x < zero, b.difference(zero, x), x)
     return b.let(b.as_float(b.as_int(x) & b.integer(0x7FFFFFFF, b.lanes(x))))
 
 

@@ -26,12 +26,12 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.plan import Kernel
-from kernels.program import Role, Tensor
+from kernels.program import ElementType, Role, Tensor
 from kernels.schedules import channels
 
 TOGETHER = 4
 """In place, so many vectors are loaded before any is stored if the processor loads pairs of them."""
-NAMES = ("x", "a", "b")
+NAMES = ("condition", "x", "a", "b")
 """Of inputs, in the order of the function's arguments; a constant comes later in a signature."""
 
 
@@ -70,6 +70,8 @@ class Map(ElementWise):
     entry: ClassVar[type[Any]] = MapEntry
     attributes: ClassVar[type[Any]] = NoAttributes
     input_scale = 8.0
+    result: ClassVar[ElementType] = ElementType.FLOAT32
+    """What y is of; float32 stands for the type of the inputs."""
 
     def define(self, entry: Any) -> Definition:
         """The inputs, and y with their broadcast shape."""
@@ -86,7 +88,7 @@ class Map(ElementWise):
             operands=tuple(
                 Tensor(name=name, shape=shape, role=Role.INPUT) for name, shape in inputs.items()
             ),
-            output=Tensor(name="y", shape=result, role=Role.OUTPUT),
+            output=Tensor(name="y", shape=result, role=Role.OUTPUT, dtype=self.result),
         )
 
     def flops(self, attributes: Any, shapes: Shapes) -> int:
@@ -100,12 +102,14 @@ class Map(ElementWise):
     def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
         """Nothing to decide; each vector of an input is read before the result's is stored there.
 
-        So an input may be written over that is not broadcast, for whose elements are read again.
+        So an input may be written over that is not broadcast, for whose elements are read again,
+        and that is of the output's type.
         """
         whole = [
             name
             for name in NAMES
             if name in shapes and name not in weights and prod(shapes[name]) == prod(shapes["y"])
+            if name != "condition" and self.result is ElementType.FLOAT32
         ]
         return Planned(in_place=whole[0] if whole else "", written_once=True)
 
@@ -129,19 +133,27 @@ class Map(ElementWise):
                 for operand, start, step in zip(inputs, starts, steps, strict=True):
                     buffer = b.buffers[operand.name]
                     if step:
-                        values.append(b.let(b.load(buffer, start + column, lanes)))
+                        values.append(b.let(self.read(b, buffer, start + column, lanes)))
                     else:
-                        values.append(b.let(b.splat(b.load(buffer, start, 1), lanes)))
+                        values.append(b.let(b.splat(self.read(b, buffer, start, 1), lanes)))
                 return values
 
             def body(parts: list[channels.Part]) -> None:
                 loaded = [load(*part) for part in parts]
                 for (column, _), values in zip(parts, loaded, strict=True):
                     value = self.apply(b, attributes, *values, *([None] if len(values) == 1 else []))
-                    b.store(b.buffers["y"], row * columns + column, epilogue(value, row, column))
+                    self.write(b, b.buffers["y"], row * columns + column, epilogue(value, row, column))
 
             paired = kernel.in_place and b.cpu.paired_loads and not self.heavy
             channels.emit_groups(b, columns, TOGETHER if paired else 1, body)
+
+    def read(self, b: Any, buffer: Any, index: Any, lanes: int) -> Any:
+        """What `apply` gets of an input."""
+        return b.read(buffer, index, lanes)
+
+    def write(self, b: Any, buffer: Any, index: Any, value: Any) -> None:
+        """Store what `apply` gives."""
+        b.write(buffer, index, value)
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """The function applied to exact inputs."""

@@ -12,7 +12,7 @@ from kernels.errors import InputError
 from kernels.operators.base import Array, Entry, Epilogue, Estimate, Shape, exact
 from kernels.operators.elementwise import OneInput
 from kernels.operators.movement import Movement, strides_of
-from kernels.operators.node import Node, integers, real, reshaped
+from kernels.operators.node import Node, integers, reshaped
 from kernels.plan import Kernel
 from kernels.program import Tensor
 from kernels.schedules.copying import emit_copy
@@ -70,7 +70,6 @@ def expanded(node: Node, x: Tensor, shape: Shape) -> Tensor:
     flat = reshaped(node, x, (1,) * (len(shape) - len(x.shape)) + x.shape)
     if flat.shape == shape:
         return flat
-    real(node, x)
     return node.call("expand", {"x": flat}, {"shape": shape})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from kernels.errors import InputError
 from kernels.operators.base import Array, Definition, Entry, Epilogue, Estimate, Shape, exact, positive
 from kernels.operators.movement import Movement, part_of
-from kernels.operators.node import Node, axis_of, real, reshaped, transposed
+from kernels.operators.node import Node, axis_of, reshaped, transposed
 from kernels.plan import Kernel, Operand
 from kernels.program import ElementType, Role, Tensor
 from kernels.schedules.copying import emit_copy
@@ -55,7 +55,7 @@ class Gather(Movement):
             positive("inputs.table", entry.inputs.table),
             positive("inputs.indices", entry.inputs.indices),
         )
-        if entry.attributes.index_type is ElementType.FLOAT32:
+        if entry.attributes.index_type not in (ElementType.INT32, ElementType.INT64):
             raise InputError("attributes.index_type must be int32 or int64", key="attributes.index_type")
         return Definition(
             attributes={"index_type": entry.attributes.index_type.value},
@@ -68,7 +68,7 @@ class Gather(Movement):
 
     def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
         """Indices over the whole range of small tables, some of them beyond."""
-        if operand.dtype is ElementType.FLOAT32:
+        if operand.name == "table":
             return super().draw(generator, operand)
         return generator.integers(-9, 9, operand.shape).astype(operand.dtype.value)
 
@@ -104,7 +104,6 @@ class Embedding(Gather):
 def _gather(node: Node) -> Tensor:
     """Along the first axis, which another one is brought to; one constant index is a slice."""
     x, indices, known = node.given(0), node.given(1), node.value(1)
-    real(node, x)
     axis = axis_of(node, node.attribute("axis", 0), len(x.shape))
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if known is not None and known.size == 1:

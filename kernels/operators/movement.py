@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels.errors import InputError
 from kernels.operators.base import (
+    ALL_TYPES,
     Array,
     Definition,
     Entry,
@@ -24,7 +25,7 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import OneInput
-from kernels.operators.node import Node, axis_of, integers, real, transposed
+from kernels.operators.node import Node, axis_of, integers, transposed
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
@@ -42,6 +43,7 @@ class Movement(Family):
 
     fuses = False
     special_inputs = True
+    types = ALL_TYPES
 
     def result(self, attributes: Any, shapes: list[Shape]) -> Shape:
         """The output's shape; InputError where attributes and shapes do not fit."""
@@ -221,7 +223,9 @@ class Pad(Movement):
         attributes = msgspec.convert(kernel.attributes, PadAttributes)
         y, target = b.buffers["y"], strides_of(kernel.output.shape)
         emit_map(
-            b, kernel.output.elements, lambda at, lanes: b.store(y, at, b.constant(attributes.value, lanes))
+            b,
+            kernel.output.elements,
+            lambda at, lanes: b.store(y, at, b.element(attributes.value, y, lanes)),
         )
         shape = kernel.operand("x").shape
         first = sum(count * stride for count, stride in zip(attributes.before, target, strict=True))
@@ -231,7 +235,7 @@ class Pad(Movement):
     def reference(self, attributes: PadAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """NumPy's."""
         widths = list(zip(attributes.before, attributes.after, strict=True))
-        return exact(np.pad(arrays["x"], widths, constant_values=np.float32(attributes.value)))
+        return exact(np.pad(arrays["x"], widths, constant_values=arrays["x"].dtype.type(attributes.value)))
 
 
 class ConcatAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -322,7 +326,6 @@ def _transpose(node: Node) -> Tensor:
 def _concat(node: Node) -> Tensor:
     """More inputs than one kernel takes are joined in rounds."""
     parts = [node.given(number) for number in range(len(node.inputs))]
-    real(node, *parts)
     axis = axis_of(node, node.attribute("axis"), len(parts[0].shape))
     while len(parts) > 1:
         first, parts = parts[:MOST_INPUTS], parts[MOST_INPUTS:]
@@ -335,7 +338,6 @@ def part_of(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor
     """The part of x within (start, end, step) of each axis."""
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
         return x
-    real(node, x)
     low, high, steps = zip(*bounds, strict=True)
     return node.call("slice", {"x": x}, {"starts": low, "ends": high, "steps": steps})
 

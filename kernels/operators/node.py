@@ -50,6 +50,9 @@ class Node(Protocol):
     ) -> Tensor:
         """The result of one of our operators; `entry` has further keys of its entry."""
 
+    def is_unknown(self, number: int) -> bool:
+        """Whether an input is there whose value the library gets when it runs."""
+
     def constant(self, value: Array) -> Tensor:
         """A constant tensor; float64 is rounded once, when all folding is done."""
 
@@ -95,10 +98,13 @@ def axis_of(node: Node, axis: int, rank: int) -> int:
 
 
 def real(node: Node, *tensors: Tensor) -> None:
-    """InputError unless all tensors are of float32."""
+    """InputError unless all tensors are of floating-point numbers."""
     for tensor in tensors:
-        if tensor.dtype is not ElementType.FLOAT32:
-            raise node.refuse(f"'{tensor.name}' is of type {tensor.dtype}; only float32 is supported here")
+        if not tensor.dtype.floating:
+            raise node.refuse(f"'{tensor.name}' is of type {tensor.dtype}; only {REAL} are supported here")
+
+
+REAL = ", ".join(kind for kind in ElementType if kind.floating)
 
 
 def integers(node: Node, number: int, attribute: str, default: Any = None) -> tuple[int, ...] | None:

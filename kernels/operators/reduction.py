@@ -11,7 +11,10 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
+from kernels.operators import whole_numbers
 from kernels.operators.base import (
+    FLOATING,
+    NUMBERS,
     Array,
     Definition,
     Entry,
@@ -23,11 +26,12 @@ from kernels.operators.base import (
     exact,
     from_one_input,
     positive,
+    widened,
 )
 from kernels.operators.elementwise import OneInput
-from kernels.operators.node import Node, axis_of, integers, real, reshaped
+from kernels.operators.node import Node, axis_of, integers, reshaped
 from kernels.plan import Kernel
-from kernels.program import Tensor
+from kernels.program import ElementType, Tensor
 from kernels.schedules import channels
 
 
@@ -61,9 +65,10 @@ class Reduction(Family):
         element: Callable[[Any, Any], Any] = lambda b, x: x,
         final: Callable[[Any, Any, int], Any] = lambda b, x, n: x,
         reference: Callable[[Array, tuple[int, ...], bool], Estimate],
+        types: frozenset[ElementType] = FLOATING,
     ) -> None:
         """`fold` joins two, after `element` on each; `final` gets how many there were."""
-        self.kind = kind
+        self.kind, self.types = kind, types
         self._initial, self._fold, self._element, self._final = initial, fold, element, final
         self._reference = reference
 
@@ -98,26 +103,32 @@ class Reduction(Family):
         folded = [(e, s) for (e, reduced), s in zip(blocks[:-1], strides, strict=False) if reduced]
         columns, last_reduced = blocks[-1]
 
+        computed = kernel.output.dtype
+        scalar = "float32" if computed.floating else computed.value
+        initial = self._start(computed)
+
         def store(value: Any, place: Any) -> None:
-            b.store(b.buffers["y"], place, epilogue(self._final(b, value, count), 0, place))
+            b.write(b.buffers["y"], place, epilogue(self._final(b, value, count), 0, place))
 
         with ExitStack() as loops:
             start, row = _enter(b, loops, kept)
             if last_reduced:
-                total = b.registers([1])
-                total[0] = b.constant(self._initial, 1)
+                total = b.registers([1], scalar)
+                total[0] = b.constant(initial, 1, scalar)
                 with ExitStack() as inner:
                     offset, _ = _enter(b, inner, folded)
-                    total[0] = self._join(b, total[0], self._row(b, start + offset, columns))
+                    total[0] = self._join(
+                        b, total[0], self._row(b, start + offset, columns, initial, scalar)
+                    )
                 store(total[0], row)
             else:
 
                 def body(column: Any, lanes: int) -> None:
-                    accumulator = b.registers([lanes])
-                    accumulator[0] = b.constant(self._initial, lanes)
+                    accumulator = b.registers([lanes], scalar)
+                    accumulator[0] = b.constant(initial, lanes, scalar)
                     with ExitStack() as inner:
                         offset, _ = _enter(b, inner, folded)
-                        value = b.let(b.load(b.buffers["x"], start + offset + column, lanes))
+                        value = b.let(b.read(b.buffers["x"], start + offset + column, lanes))
                         accumulator[0] = self._join(b, accumulator[0], self._element(b, value))
                     store(accumulator[0], row * columns + column)
 
@@ -126,19 +137,27 @@ class Reduction(Family):
     def _join(self, b: Any, total: Any, value: Any) -> Any:
         return self._fold(b, b.let(total), b.let(value))
 
-    def _row(self, b: Any, start: Any, columns: int) -> Any:
+    def _start(self, dtype: ElementType) -> float:
+        """What the fold begins with: an infinity is the least or the largest integer."""
+        if dtype.floating or np.isfinite(self._initial):
+            return self._initial if dtype.floating else int(self._initial)
+        info = np.iinfo(dtype.value)
+        return int(info.min if self._initial < 0 else info.max)
+
+    def _row(self, b: Any, start: Any, columns: int, initial: float, scalar: str) -> Any:
         return channels.emit_fold(
             b,
             start,
             columns,
-            self._initial,
-            lambda at, lanes: self._element(b, b.let(b.load(b.buffers["x"], at, lanes))),
+            initial,
+            lambda at, lanes: self._element(b, b.let(b.read(b.buffers["x"], at, lanes))),
             lambda total, value: self._join(b, total, value),
+            scalar=scalar,
         )
 
     def reference(self, attributes: AxesAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """The fold in float64."""
-        x = arrays["x"].astype(np.float64)
+        """The fold in float64, or in the integers' own type, whose products and sums wrap."""
+        x = widened(arrays["x"])
         estimate = self._reference(x, normalized(attributes.axes, x.ndim), attributes.keepdims)
         shape = estimate.value.shape or (1,)
         return msgspec.structs.replace(
@@ -179,12 +198,12 @@ def _enter(b: Any, loops: ExitStack, axes: list[tuple[int, int]]) -> tuple[Any, 
 
 def _larger(b: Any, total: Any, value: Any) -> Any:
     joined = b.let(b.select(value > total, value, total))
-    return b.select(value != value, value, joined)  # noqa: PLR0124 - true for NaN alone
+    return b.select(b.differ(value, value), value, joined)
 
 
 def _smaller(b: Any, total: Any, value: Any) -> Any:
     joined = b.let(b.select(value < total, value, total))
-    return b.select(value != value, value, joined)  # noqa: PLR0124 - true for NaN alone
+    return b.select(b.differ(value, value), value, joined)
 
 
 def _count(x: Array, axes: tuple[int, ...]) -> int:
@@ -193,7 +212,7 @@ def _count(x: Array, axes: tuple[int, ...]) -> int:
 
 def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
     return Estimate(
-        value=np.sum(x, axis=axes, keepdims=keepdims),
+        value=np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype),
         magnitude=np.sum(np.abs(x), axis=axes, keepdims=keepdims),
         roundings=_count(x, axes),
     )
@@ -201,11 +220,13 @@ def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
 
 def _mean(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
     total, count = _sum(x, axes, keepdims), _count(x, axes)
+    if x.dtype.kind in "iu":
+        return exact(whole_numbers.exact_quotient(total.value, np.array(count, x.dtype)))
     return Estimate(value=total.value / count, magnitude=total.magnitude / count, roundings=count + 2)
 
 
 def _product(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
-    value = np.prod(x, axis=axes, keepdims=keepdims)
+    value = np.prod(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
     return Estimate(value=value, magnitude=np.abs(value), roundings=_count(x, axes))
 
 
@@ -215,13 +236,23 @@ def _norm(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
 
 
 def _mean_final(b: Any, x: Any, count: int) -> Any:
+    if not b.is_real(x):
+        return whole_numbers.quotient(b, x, b.like(count, x))
     return x / b.constant(float(count), b.lanes(x))
 
 
+def _plus(b: Any, total: Any, value: Any) -> Any:
+    return b.sum(total, value)
+
+
+WIDE = FLOATING | {ElementType.INT32, ElementType.INT64}
+"""What sums are there of: ONNX has none of narrower integers."""
 FAMILIES = (
-    Reduction("reduce_sum", initial=0.0, fold=lambda b, t, x: t + x, reference=_sum),
-    Reduction("reduce_mean", initial=0.0, fold=lambda b, t, x: t + x, final=_mean_final, reference=_mean),
-    Reduction("reduce_prod", initial=1.0, fold=lambda b, t, x: t * x, reference=_product),
+    Reduction("reduce_sum", initial=0.0, fold=_plus, reference=_sum, types=WIDE),
+    Reduction("reduce_mean", initial=0.0, fold=_plus, final=_mean_final, reference=_mean, types=WIDE),
+    Reduction(
+        "reduce_prod", initial=1.0, fold=lambda b, t, x: b.product(t, x), reference=_product, types=WIDE
+    ),
     Reduction(
         "reduce_l2",
         initial=0.0,
@@ -234,12 +265,14 @@ FAMILIES = (
         "reduce_max",
         initial=-float("inf"),
         fold=_larger,
+        types=NUMBERS,
         reference=lambda x, axes, keep: exact(np.max(x, axis=axes, keepdims=keep)),
     ),
     Reduction(
         "reduce_min",
         initial=float("inf"),
         fold=_smaller,
+        types=NUMBERS,
         reference=lambda x, axes, keep: exact(np.min(x, axis=axes, keepdims=keep)),
     ),
 )
@@ -258,7 +291,6 @@ KINDS = {
 def _reduce(node: Node) -> Tensor:
     """With the reduced axes kept, and then without: where they stay, layouts can change."""
     x, named = node.given(0), integers(node, 1, "axes")
-    real(node, x)
     if not named and node.attribute("noop_with_empty_axes", 0):
         return x
     axes = {axis_of(node, axis, len(x.shape)) for axis in named or range(len(x.shape))}

@@ -11,10 +11,11 @@ import numpy as np
 
 from kernels.errors import InputError
 from kernels.operators import elementary
-from kernels.operators.base import Array, Definition, Entry, Estimate, fused_as
+from kernels.operators.base import FLOATING, NUMBERS, Array, Definition, Entry, Estimate, fused_as
+from kernels.operators.binary import both
 from kernels.operators.elementwise import Map, OneInput
 from kernels.operators.node import Node, real, reshaped, scalar
-from kernels.program import Tensor
+from kernels.program import ElementType, Tensor
 
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -38,12 +39,13 @@ class Function(Map):
         lipschitz: float | None = None,
         scaled: bool = False,
         heavy: bool = True,
+        types: frozenset[ElementType] = FLOATING,
     ) -> None:
         """A function that is fused by its own name if its slope is bounded.
 
         `scaled`: its last step multiplies something that may be subnormal by x.
         """
-        self.heavy = heavy
+        self.heavy, self.types = heavy, types
         self.kind = kind
         self.words = {kind: {}} if lipschitz is not None else {}
         self._emit, self._exact = emit, exact
@@ -104,14 +106,24 @@ def _hard_sigmoid(b: Any, x: Any) -> Any:
 
 
 def _relu(b: Any, x: Any) -> Any:
-    zero = b.constant(0.0, b.lanes(x))
+    zero = b.like(0, x)
     return b.select(
         x < zero, zero, x
     )  # this way round keeps NaN, and is one instruction on most processors
 
 
 def _negative(b: Any, x: Any) -> Any:
+    if not b.is_real(x):
+        return b.difference(b.like(0, x), x)
     return b.as_float(b.as_int(x) ^ b.integer(-0x80000000, b.lanes(x)))
+
+
+def _sign(b: Any, x: Any) -> Any:
+    """NaN and either zero are their own signs, as they are neither above zero nor below."""
+    zero, one = b.like(0, x), b.like(1, x)
+    if not b.is_signed(x) and not b.is_real(x):
+        return b.select(x > zero, one, zero)
+    return b.select(x > zero, one, b.select(x < zero, b.like(-1, x), x))
 
 
 def _elu(b: Any, x: Any) -> Any:
@@ -145,6 +157,7 @@ class Clip(Map):
     kind = "clip"
     entry = ClipEntry
     attributes = ClipAttributes
+    types = FLOATING
     words = fused_as(relu6={"minimum": 0.0, "maximum": 6.0})
 
     def define(self, entry: ClipEntry) -> Definition:
@@ -185,6 +198,7 @@ class LeakyRelu(Map):
     kind = "leaky_relu"
     entry = SlopeEntry
     attributes = SlopeAttributes
+    types = FLOATING
     words = fused_as()
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
@@ -203,7 +217,15 @@ class LeakyRelu(Map):
 FAMILIES = (
     Clip(),
     LeakyRelu(),
-    Function("relu", _relu, lambda x: np.where(x < 0, 0.0, x), ulps=0, lipschitz=1.0, heavy=False),
+    Function(
+        "relu",
+        _relu,
+        lambda x: np.where(x < 0, x.dtype.type(0), x),
+        ulps=0,
+        lipschitz=1.0,
+        heavy=False,
+        types=NUMBERS,
+    ),
     Function("exp", elementary.exp, np.exp, ulps=2),
     Function("log", elementary.log, np.log, ulps=2),
     Function("tanh", elementary.tanh, np.tanh, ulps=2, lipschitz=1.0),
@@ -245,8 +267,9 @@ FAMILIES = (
     Function("elu", _elu, lambda x: np.where(x < 0, np.expm1(x), x), ulps=3, lipschitz=1.0),
     Function("softsign", _softsign, lambda x: x / (1.0 + np.abs(x)), ulps=2, lipschitz=1.0),
     Function("sqrt", lambda b, x: b.sqrt(x), np.sqrt, ulps=0.5),
-    Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0, heavy=False),
-    Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0, heavy=False),
+    Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0, heavy=False, types=NUMBERS),
+    Function("absolute", elementary.absolute, np.abs, ulps=0, lipschitz=1.0, heavy=False, types=NUMBERS),
+    Function("sign", _sign, lambda x: np.where(x == 0, x, np.sign(x)), ulps=0, heavy=False, types=NUMBERS),
     Function("floor", elementary.floor, np.floor, ulps=0),
     Function("ceil", elementary.ceil, np.ceil, ulps=0),
     Function("round", elementary.round_even, np.rint, ulps=0),
@@ -255,7 +278,6 @@ FAMILIES = (
 
 def applied(node: Node, kind: str, x: Tensor, attributes: dict[str, Any] | None = None) -> Tensor:
     """An element-wise function of x, which may be a scalar."""
-    real(node, x)
     y = node.call(kind, {"x": reshaped(node, x, x.shape or (1,))}, attributes)
     return reshaped(node, y, x.shape)
 
@@ -267,6 +289,8 @@ def _simple(kind: str) -> Any:
 
 def _node_clip(node: Node) -> Tensor:
     """A bound that is not there is infinite; only both together are our clip."""
+    if not node.given(0).dtype.floating or node.is_unknown(1) or node.is_unknown(2):
+        return _between(node)
     low, high = scalar(node, 1, "min", -np.inf), scalar(node, 2, "max", np.inf)
     x = node.given(0)
     if low == 0.0 and high == np.inf:
@@ -280,6 +304,15 @@ def _node_clip(node: Node) -> Tensor:
         if np.isfinite(bound):
             y = node.call(kind, {"a": y, "b": node.constant(np.array([bound], np.float32))})
     return reshaped(node, y, x.shape)
+
+
+def _between(node: Node) -> Tensor:
+    """Bounds that are tensors: of integers, or known when the library runs."""
+    y = node.given(0)
+    for number, kind in ((1, "maximum"), (2, "minimum")):
+        if number < len(node.inputs) and node.inputs[number] is not None:
+            y = both(node, kind, y, node.given(number))
+    return y
 
 
 def _node_leaky_relu(node: Node) -> Tensor:
@@ -327,6 +360,7 @@ ONNX = {
     "Sqrt": _simple("sqrt"),
     "Neg": _simple("negative"),
     "Abs": _simple("absolute"),
+    "Sign": _simple("sign"),
     "Floor": _simple("floor"),
     "Ceil": _simple("ceil"),
     "Round": _simple("round"),

@@ -160,6 +160,7 @@ def emit_fold(
     element: Callable[[Any, int], Any],
     combine: Callable[[Any, Any], Any],
     chains: int = 1,
+    scalar: str = "float32",
 ) -> Any:
     """Fold a row into one scalar: lane by lane in `chains` vectors, across these, then the rest.
 
@@ -168,13 +169,13 @@ def emit_fold(
     """
     lanes = b.cpu.lanes
     whole = elements // lanes
-    total = b.registers([1])
-    total[0] = b.constant(initial, 1)
+    total = b.registers([1], scalar)
+    total[0] = b.constant(initial, 1, scalar)
     if whole:
         chains = min(chains, whole, max(1, b.cpu.vector_registers // (4 * b.cpu.register_group)))
-        accumulators = b.registers([lanes] * chains)
+        accumulators = b.registers([lanes] * chains, scalar)
         for chain in range(chains):
-            accumulators[chain] = b.constant(initial, lanes)
+            accumulators[chain] = b.constant(initial, lanes, scalar)
         rounds = whole // chains
         with b.loop(0, rounds) as number:
             for chain in range(chains):

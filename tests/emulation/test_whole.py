@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from onnx import helper, numpy_helper
 
 from kernels import whole
+from kernels.codegen.driver import CALLS_PER_PART
 from kernels.errors import InputError
 from kernels.graph.network import plan_network
 from kernels.graph.weights import packed_weights
@@ -75,6 +76,23 @@ def test_a_network_runs_whole_and_in_parts_on_every_target(target: Target, optio
     assert len(network.calls) == sum(kernel.count for kernel in built.manifest.kernels) == 8
     assert len(built.manifest.kernels) == 7
     assert network.arena_bytes <= 1.1 * network.live_bytes
+
+
+@pytest.mark.parametrize("name", ["armv7", "s390x", "x86_64"])
+def test_a_long_run_is_divided_and_nothing_of_that_is_seen(name: str, options: Options) -> None:
+    s = Sketch("long")
+    shape = {"a": [3, 5], "b": [3, 5]}
+    total, step = s.input("x", 3, 5), s.constant("step", 3, 5)
+    for number in range(2 * CALLS_PER_PART + 3):
+        kind = "sub" if number % 3 else "add"
+        total = s.operator(f"n{number}", kind, {"a": total, "b": step}, inputs=shape)
+    built = build(s.network(y=total), find_target(name), options, QUIET)
+    assert [row.status for row in runs(built)] == ["pass"] * len(runs(built))
+    assert not built.report.broken()
+    assert built.manifest.network is not None
+    assert len(built.manifest.network.calls) == 2 * CALLS_PER_PART + 3
+    exported, _ = symbols(options.build / name / "long" / "liblong.so")
+    assert exported == {kernel.symbol for kernel in built.manifest.kernels} | {"long_run"}
 
 
 @pytest.mark.parametrize("name", ["armv7", "i686", "riscv64", "s390x"])

@@ -60,6 +60,8 @@ class Grown(Graph):
             return
         inferred = onnx.shape_inference.infer_shapes(self.model(), strict_mode=True)
         for value in (*inferred.graph.value_info, *inferred.graph.output):
+            if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+                continue  # steps bring what they make back to float32
             self.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         shape = self.shapes.get(name, (0,))
         if not 0 < prod(shape) <= MOST:
@@ -233,9 +235,33 @@ def normalise(g: Grown) -> str:
     return g.node("LayerNormalization", x, scale, shift, epsilon=0.1)
 
 
+def typed(g: Grown) -> str:
+    """Arithmetic in another type on an input times a power of two, which no rounding can move."""
+    x = g.node("Mul", g.draw(st.sampled_from(sorted(g.inputs))), g.constant(8))
+    kinds = onnx.TensorProto
+    kind = g.draw(st.sampled_from([kinds.INT8, kinds.INT32, kinds.INT64, kinds.BOOL, kinds.FLOAT16]))
+    y = g.node("Cast", x, to=kind)
+    if kind == kinds.BOOL:
+        y = g.node("Xor", g.node("Not", y), y) if g.draw(st.booleans()) else g.node("Not", y)
+    elif kind != kinds.INT8:
+        y = g.node(g.draw(st.sampled_from(["Add", "Mul", "Sub"])), y, g.node("Cast", y, to=kind))
+    return g.node("Cast", y, to=kinds.FLOAT)
+
+
+def chosen(g: Grown) -> str:
+    """By a comparison, of an input so that both sides decide alike, or the place of a largest element."""
+    x = g.draw(st.sampled_from(sorted(g.inputs)))
+    if g.draw(st.booleans()):
+        axis = g.draw(st.integers(0, len(g.inputs[x]) - 1))
+        place = g.node("ArgMax", x, axis=axis, select_last_index=g.draw(st.integers(0, 1)))
+        return g.node("Cast", place, to=onnx.TensorProto.FLOAT)
+    op = g.draw(st.sampled_from(["Less", "Equal", "GreaterOrEqual"]))
+    return g.node("Where", g.node(op, x, g.constant(0)), x, g.constant(2))
+
+
 STEPS = (
     *(conv,) * 3,
-    *(pool, unary, clip, transpose, reshape, flatten, shuffle, cut, product, normalise),
+    *(pool, unary, typed, chosen, clip, transpose, reshape, flatten, shuffle, cut, product, normalise),
     *(pair, along) * 2,
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from docker.errors import APIError, DockerException
+from docker.types import Ulimit
 
 from kernels.errors import EngineError
 from toolchains.cache import ROOT
@@ -25,7 +26,15 @@ LABEL = "org.kernfit.process"
 """Label of our containers; its value is the process that owns one."""
 UNPRIVILEGED = 1000
 MEMORY = "6g"
-PROCESSES = 512
+PROCESSES, FILES = 512, 4096
+"""Of a step: its memory, swap included; processes and threads at once; open files of each."""
+ENVIRONMENT = {
+    "PYTHONPATH": "/kernfit",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "HOME": "/tmp",  # noqa: S108 - the container's own, not the machine's
+    "KERNFIT_ZIG_CACHE": "/tmp/zig",  # noqa: S108
+}
+"""All that a step has beside the image's PATH: nothing comes from the environment of this process."""
 
 
 class DockerEngine:
@@ -120,15 +129,15 @@ class DockerEngine:
             security_opt=["no-new-privileges"],
             init=True,
             mem_limit=MEMORY,
+            memswap_limit=MEMORY,
             pids_limit=PROCESSES,
+            ulimits=[
+                Ulimit(name="nofile", soft=FILES, hard=FILES),
+                Ulimit(name="core", soft=0, hard=0),
+            ],
             labels={LABEL: str(os.getpid())},
             tmpfs={"/tmp": "size=2g"},  # noqa: S108 - the container's own, not the machine's
-            environment={
-                "PYTHONPATH": "/kernfit",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "HOME": "/tmp",  # noqa: S108
-                "KERNFIT_ZIG_CACHE": "/tmp/zig",  # noqa: S108
-            },
+            environment=ENVIRONMENT,
             volumes={
                 str(ROOT / "kernels"): {"bind": "/kernfit/kernels", "mode": "ro"},
                 str(ROOT / "toolchains"): {"bind": "/kernfit/toolchains", "mode": "ro"},

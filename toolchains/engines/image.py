@@ -1,44 +1,59 @@
-"""Docker images: a base by digest or from Debian's packages, and one image per target."""
+"""Docker images: one for each target, from what is pinned."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
-import shutil
 import socket
-import subprocess
 import tarfile
-import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 import docker
-from kernels.errors import EngineError, MissingToolError, ResourceError
+from kernels.errors import EngineError, ResourceError
 from toolchains.cache import ROOT, digest
-from toolchains.process import run
+from toolchains.engines.base import ensure_base
+from toolchains.engines.pinned import (
+    OLD_SUITE,
+    PINS,
+    SUITE,
+    drift,
+    image_pins,
+    preferences,
+    requirements,
+    versions_of,
+)
 from toolchains.target import Target
 
 CONTEXT = ROOT / "docker"
-BASE = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
-"""Debian 13, the multi-architecture index."""
-SUITE = "trixie"
-PULL_SECONDS = 180.0
-BOOTSTRAP_SECONDS = 900.0
-CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 Say = Callable[[str], None]
 
 
+LISTS = {SUITE: ("packages", "emulators"), OLD_SUITE: ("counting",)}
+"""Files of an image's /opt/kernfit that list the Debian packages it is made from, by suite."""
+
+
 def image_tag(target: Target) -> str:
     """The name of a target's image: it changes with everything the image is made from."""
-    parts = [path.read_text(encoding="utf-8") for path in sorted(CONTEXT.iterdir()) if path.is_file()]
-    return f"kernfit-{target.name}:{digest(parts, arguments(target), BASE)[:16]}"
+    parts = [context(), arguments(target), image_pins().base]
+    return f"kernfit-{target.name}:{digest(*parts)[:16]}"
+
+
+def context() -> dict[str, str]:
+    """The files that the image is built from, by name: those of `docker/`, and what is pinned."""
+    pins = image_pins()
+    files = {path.name: path.read_text(encoding="utf-8") for path in CONTEXT.iterdir() if path != PINS}
+    return {
+        **files,
+        "requirements.txt": requirements(pins),
+        "preferences": preferences(pins.debian[SUITE]),
+        "old-preferences": preferences(pins.debian[OLD_SUITE]),
+    }
 
 
 def arguments(target: Target) -> dict[str, str]:
@@ -53,12 +68,35 @@ def ensure_image(client: Any, target: Target, on_line: Say) -> str:
         client.images.get(tag)
     except ImageNotFound:
         on_line(f"building image {tag}")
-        build_image(client, tag, {"BASE": ensure_base(client, on_line), **arguments(target)}, on_line)
+        build_image(client, tag, build_arguments(client, target, on_line), on_line)
+        for line in drift(packages(client, tag), image_pins()):
+            on_line(f"not as pinned: {line}; `invoke pins --update` pins what is there now")
     return tag
 
 
-def build_image(client: Any, tag: str, buildargs: dict[str, str], on_line: Say) -> None:
-    """Build `docker/` with the classic builder, streaming its log; EngineError if it fails."""
+def build_arguments(client: Any, target: Target, on_line: Say) -> dict[str, str]:
+    """All of the Dockerfile's arguments; makes the base image if it is not there."""
+    epoch = str(image_pins().epoch)
+    return {"BASE": ensure_base(client, on_line), "EPOCH": epoch, **arguments(target)}
+
+
+def packages(client: Any, tag: str) -> dict[str, dict[str, str]]:
+    """The Debian packages that an image is made from: versions by package, by suite."""
+    found = {}
+    for suite, names in LISTS.items():
+        files = [f"/opt/kernfit/{name}" for name in names]
+        told = client.containers.run(tag, ["cat", *files], remove=True, network_mode="none")
+        found[suite] = versions_of(told.decode())
+    return found
+
+
+def build_image(
+    client: Any, tag: str, buildargs: dict[str, str], on_line: Say, *, anew: bool = False
+) -> None:
+    """Build `docker/` with the classic builder, streaming its log; EngineError if it fails.
+
+    `anew` takes no layer from an earlier build.
+    """
     log: list[str] = []
     try:
         stream = client.api.build(
@@ -67,6 +105,7 @@ def build_image(client: Any, tag: str, buildargs: dict[str, str], on_line: Say) 
             tag=tag,
             decode=True,
             rm=True,
+            nocache=anew,
             forcerm=True,
             buildargs=buildargs,
         )
@@ -93,130 +132,13 @@ def _context() -> io.BytesIO:
     """The build context, with owner, mode and time fixed."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
-        for path in sorted(CONTEXT.iterdir()):
-            if path.is_file():
-                entry = tarfile.TarInfo(path.name)
-                entry.size, entry.mode, entry.mtime = path.stat().st_size, 0o644, 0
-                archive.addfile(entry, io.BytesIO(path.read_bytes()))
+        for name, text in sorted(context().items()):
+            data = text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(data), 0o644, 0
+            archive.addfile(entry, io.BytesIO(data))
     raw.seek(0)
     return raw
-
-
-def ensure_base(client: Any, on_line: Say) -> str:
-    """A Debian 13 to build upon: pulled by digest, or made here where no registry answers."""
-    for name in (BASE, _bootstrapped_tag()):
-        try:
-            client.images.get(name)
-        except (ImageNotFound, APIError):
-            continue
-        return name
-    on_line(f"pulling {BASE}")
-    reason = _pull(client)
-    if not reason:
-        return BASE
-    on_line(f"no registry answers ({reason}): making the base image from Debian's packages")
-    return _bootstrap(client, on_line)
-
-
-def _pull(client: Any) -> str:
-    """Why the base cannot be pulled; empty once it has been."""
-    outcome = ["no answer in time"]
-
-    def pull() -> None:
-        try:
-            client.images.pull(BASE)
-            outcome[0] = ""
-        except DockerException as error:
-            outcome[0] = str(error).splitlines()[0][:200]
-
-    thread = threading.Thread(target=pull, daemon=True)
-    thread.start()
-    thread.join(PULL_SECONDS)
-    return outcome[0]
-
-
-def _bootstrapped_tag() -> str:
-    return f"kernfit-base:{digest(SUITE, _sources(), _certificates())[:16]}"
-
-
-def _sources() -> list[str]:
-    """Apt source lines for the suite from wherever this machine gets its Debian packages."""
-    if shutil.which("apt-get") is None:
-        return []
-    targets = run(["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)"], timeout=60).output
-    found = []
-    for line in dict.fromkeys(targets.splitlines()):
-        label, _, uri = line.partition("|")
-        if label == "Debian":
-            found += [f"deb {uri} {SUITE} main", f"deb {uri} {SUITE}-updates main"]
-        elif label == "Debian-Security":
-            found.append(f"deb {uri} {SUITE}-security main")
-    return list(dict.fromkeys(found))
-
-
-def _certificates() -> list[str]:
-    """The site's own certificates, which downloads inside a container need as well."""
-    if not CERTIFICATES.is_dir():
-        return []
-    return [path.read_text(encoding="utf-8") for path in sorted(CERTIFICATES.glob("*.crt"))]
-
-
-def _bootstrap(client: Any, on_line: Say) -> str:
-    """Make the base with mmdebstrap, import it, and give its tag."""
-    if shutil.which("mmdebstrap") is None:
-        raise MissingToolError(
-            "mmdebstrap is missing, and no registry has the base image; "
-            "`invoke setup` installs it, or use --engine local"
-        )
-    sources = _sources()
-    if not sources:
-        raise EngineError(
-            "no registry answers, and this machine has no Debian package sources to "
-            "make a base image from; use --engine local"
-        )
-    tag = _bootstrapped_tag()
-    with tempfile.TemporaryDirectory(prefix="kernfit-base-") as folder:
-        tree = Path(folder) / "base.tar"
-        command = [
-            "mmdebstrap",
-            "--variant=minbase",
-            "--include=ca-certificates",
-            *_acquire_options(),
-            f"--customize-hook=copy-in {CERTIFICATES} /usr/local/share" if _certificates() else "",
-            '--customize-hook=chroot "$1" update-ca-certificates',
-            (
-                '--customize-hook=rm -rf "$1"/etc/resolv.conf "$1"/etc/hostname "$1"/var/cache/apt/*.bin '
-                '"$1"/var/lib/apt/lists/*_*'
-            ),
-            SUITE,
-            str(tree),
-            "-",
-        ]
-        finished = subprocess.run(  # noqa: S603 - our own command, with sources on standard input
-            [word for word in command if word],
-            input="\n".join(sources),
-            text=True,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=BOOTSTRAP_SECONDS,
-            env={**os.environ, "SOURCE_DATE_EPOCH": "1767225600"},
-        )
-        for line in finished.stdout.splitlines():
-            on_line(line)
-        if finished.returncode != 0:
-            raise EngineError(f"mmdebstrap failed: {finished.stdout[-2000:]}")
-        repository, version = tag.split(":")
-        with tree.open("rb") as stream:
-            client.api.import_image_from_data(stream, repository=repository, tag=version)
-    return tag
-
-
-def _acquire_options() -> list[str]:
-    """What this machine told apt about downloading, such as a proxy."""
-    dump = run(["apt-config", "dump"], timeout=60).output
-    kept = re.findall(r'^(Acquire::(?:http|https|Retries)\S*) "([^"]+)";$', dump, re.MULTILINE)
-    return [f'--aptopt={name} "{value}"' for name, value in kept]
 
 
 def connect(timeout: float = 30.0) -> Any:
@@ -237,6 +159,15 @@ def _knock(host: str) -> None:
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as door:
             door.connect(host.removeprefix("unix://"))
+
+
+def load_images(path: Path, timeout: float) -> list[str]:
+    """Give the engine the images of a file of `docker save`; their tags."""
+    try:
+        with path.open("rb") as stream:
+            return [tag for image in connect(timeout).images.load(stream) for tag in image.tags]
+    except DockerException as error:
+        raise EngineError(f"Docker could not load {path}: {str(error).splitlines()[0]}") from error
 
 
 def remove_images() -> list[str]:

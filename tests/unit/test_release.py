@@ -1,0 +1,71 @@
+"""A release is made from a commit alone: its time, its cleanliness, its note."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernels.errors import InputError, UsageError
+from toolchains.archive import make_archive
+from toolchains.release import note
+from toolchains.source import Source, parse_epoch, source_of
+
+IDENTITY = [f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+SOURCE = Source(commit="c0ffee", epoch=7)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with one commit, of the year 2001."""
+    (tmp_path / "a").write_text("a", encoding="utf-8")
+    when = "1000000000 +0000"
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        names = {
+            f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        env = {**names, "GIT_COMMITTER_DATE": when, "GIT_AUTHOR_DATE": when, "PATH": "/usr/bin:/bin"}
+        subprocess.run(["git", *words], cwd=tmp_path, env=env, check=True)
+    return tmp_path
+
+
+def test_the_time_is_the_commits_or_what_the_environment_says(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    assert source_of(checkout).epoch == 1_000_000_000
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "12")
+    assert source_of(checkout).epoch == 12
+
+
+def test_a_dirty_checkout_is_refused_by_the_names_of_its_files(checkout: Path) -> None:
+    (checkout / "a").write_text("b", encoding="utf-8")
+    (checkout / "new").touch()
+    with pytest.raises(InputError, match="differ from it: a, new; commit"):
+        source_of(checkout)
+
+
+def test_a_folder_without_a_commit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs a git checkout"):
+        source_of(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["", "-1", "1.5", "today", " 1", "1e9", "99999999999", "\u0661"])
+def test_a_malformed_time_is_an_error(word: str) -> None:
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+        parse_epoch(word)
+
+
+def test_a_note_is_the_section_of_the_version() -> None:
+    text = "# C\n\n## [Unreleased]\n\n- soon\n\n## [0.2.0] - 2026-01-01\n\n- now\n\n## [0.1.0]\n\n- old\n"
+    assert note(text, "0.2.0", SOURCE).endswith("- now\n")
+    assert note(text, "0.3.0", SOURCE).endswith("- soon\n")
+    with pytest.raises(InputError, match="no section"):
+        note("# C\n", "1.0.0", SOURCE)
+
+
+def test_an_archive_has_the_time_it_is_given_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("m", encoding="utf-8")
+    sums = [make_archive(tmp_path / "x", "p", {"m": tmp_path / "m"}, epoch) for epoch in (1, 1, 2)]
+    assert sums[0] == sums[1] != sums[2]

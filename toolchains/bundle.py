@@ -1,0 +1,129 @@
+"""The offline bundle: one folder with all that a machine without a network needs.
+
+DIR/SHA256SUMS      of all the rest
+DIR/pins/           what everything was chosen by
+DIR/wheels/         Python's packages, uv among them; `.ci/setup DIR` installs from here
+DIR/packages/       Debian's packages of QEMU
+DIR/images.tar      Docker's images of the chosen targets, where an engine answers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kernels.errors import EngineError, InputError, MissingToolError, UsageError
+from toolchains.archive import write_whole
+from toolchains.cache import ROOT
+from toolchains.engines.image import connect, ensure_image, load_images
+from toolchains.engines.pinned import PINS
+from toolchains.pins import PROJECT, REQUIREMENTS
+from toolchains.process import run
+from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
+from toolchains.target import Target
+
+Say = Callable[[str], None]
+SUMS, IMAGES = "SHA256SUMS", "images.tar"
+SETUP = ROOT / ".ci" / "setup"
+SECONDS = 3600.0
+
+
+# -- export --------------------------------------------------------------------------
+
+
+def export(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = True) -> None:
+    """Write a bundle for these targets; UsageError if the folder holds something already."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--export {folder}: the folder is not empty")
+    for part in ("pins", "wheels", "packages"):
+        (folder / part).mkdir(parents=True)
+    for path in (PINS, REQUIREMENTS, PROJECT):
+        shutil.copyfile(path, folder / "pins" / path.name)
+    say("bundle: Python's packages")
+    _fetch_wheels(folder / "wheels")
+    say("bundle: QEMU")
+    reason = fetch_emulators(folder / "packages")
+    if reason:
+        raise EngineError(f"the bundle's QEMU could not be had: {reason}")
+    if images:
+        _save_images(folder / IMAGES, targets, say)
+    sums = "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
+    write_whole(folder / SUMS, sums.encode())
+
+
+def _fetch_wheels(folder: Path) -> None:
+    """Of .ci/requirements.txt by their hashes, and the uv of .ci/setup, for this Python."""
+    (uv,) = re.findall(r"uv==[0-9.]+", SETUP.read_text(encoding="utf-8"))
+    python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    for words in (["--require-hashes", "-r", str(REQUIREMENTS)], [uv]):
+        command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        finished = run([*command, *words], timeout=SECONDS, cwd=folder)
+        if finished.status != 0:
+            raise EngineError(f"pip could not download the wheels: {finished.output}")
+
+
+def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
+    if shutil.which("docker") is None:
+        raise MissingToolError(
+            "the command `docker` saves images, and is missing: `invoke setup` brings it"
+        )
+    client = connect(SECONDS)
+    tags = [ensure_image(client, target, say) for target in targets]
+    client.close()
+    say(f"bundle: {len(tags)} image(s)")
+    finished = run(["docker", "save", "--output", str(path), *tags], timeout=SECONDS)
+    if finished.status != 0:
+        raise EngineError(f"docker save failed: {finished.output}")
+
+
+# -- use -----------------------------------------------------------------------------
+
+
+def check(folder: Path) -> None:
+    """InputError that names the first file that is not what the bundle's list says."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder}: not a bundle of `invoke images --export`: no {SUMS} in it") from error
+    listed = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+    present = {str(path.relative_to(folder)): path for path in _files(folder)}
+    for name in sorted(present.keys() | listed.keys()):
+        if name not in present:
+            raise InputError(f"{folder / name} is missing; copy the bundle again")
+        if name not in listed:
+            raise InputError(f"{folder / name} is not in {SUMS}; a bundle holds nothing else")
+        if _sha256(present[name]) != listed[name]:
+            raise InputError(f"{folder / name} is damaged: {SUMS} has another hash; copy the bundle again")
+
+
+def provide(folder: Path, say: Say) -> None:
+    """Set this machine up from a bundle, without a network; InputError if it is damaged."""
+    check(folder)
+    say(f"bundle: {folder} is whole")
+    if (folder / "pins" / PINS.name).read_bytes() != PINS.read_bytes():
+        raise InputError(f"{folder} was exported by another version of kernfit: its pins differ from ours")
+    provide_emulators(say, sorted((folder / "packages").glob("*.deb")))
+    if not (folder / IMAGES).exists():
+        say("Docker: the bundle has no images; the local engine will be used")
+    elif provide_daemon(say):
+        for tag in load_images(folder / IMAGES, SECONDS):
+            say(f"Docker: {tag} loaded")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        Path(where) / name
+        for where, _, names in os.walk(folder)
+        for name in names
+        if Path(where) / name != folder / SUMS
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
