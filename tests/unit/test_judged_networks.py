@@ -29,5 +29,4 @@ def test_two_filters_in_each_others_place_are_seen(name: str, tmp_path: Path) ->
     values[first.input[1]].CopyFrom(numpy_helper.from_array(weights, first.input[1]))
     onnx.save(model, path)
     (wrong,) = networks.expected(path, inputs).values()
-    assert np.abs(right).max() < 0.5
     assert np.abs(wrong - right).max() > 3 * NORMWISE * np.abs(right).max()
