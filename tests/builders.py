@@ -121,8 +121,30 @@ V3 = (
 )
 
 
-def mobilenet_v3(size: int = 224, classes: int = 1000, *, decomposed: bool = False) -> onnx.ModelProto:
-    """MobileNet v3 small; `decomposed` as exporters of older opsets wrote its functions."""
+V3_LARGE = (
+    # the same: table 1
+    (3, 16, 16, False, False, 1),
+    (3, 64, 24, False, False, 2),
+    (3, 72, 24, False, False, 1),
+    (5, 72, 40, True, False, 2),
+    (5, 120, 40, True, False, 1),
+    (5, 120, 40, True, False, 1),
+    (3, 240, 80, False, True, 2),
+    (3, 200, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 184, 80, False, True, 1),
+    (3, 480, 112, True, True, 1),
+    (3, 672, 112, True, True, 1),
+    (5, 672, 160, True, True, 2),
+    (5, 960, 160, True, True, 1),
+    (5, 960, 160, True, True, 1),
+)
+
+
+def mobilenet_v3(
+    size: int = 224, classes: int = 1000, *, decomposed: bool = False, large: bool = False
+) -> onnx.ModelProto:
+    """MobileNet v3, small or large; `decomposed` as exporters of older opsets wrote its functions."""
     g = Graph("v3")
 
     def swish(x: str) -> str:
@@ -144,7 +166,7 @@ def mobilenet_v3(size: int = 224, classes: int = 1000, *, decomposed: bool = Fal
 
     channels = 16
     x = swish(g.conv("image", 3, channels, 3, 2))
-    for kernel, inner, filters, squeezed, hard, stride in V3:
+    for kernel, inner, filters, squeezed, hard, stride in V3_LARGE if large else V3:
         y = x
         if inner != channels:
             y = g.conv(y, channels, inner)
@@ -155,11 +177,12 @@ def mobilenet_v3(size: int = 224, classes: int = 1000, *, decomposed: bool = Fal
         y = g.conv(y, inner, filters)
         x = g.node("Add", y, x) if stride == 1 and channels == filters else y
         channels = filters
-    x = swish(g.conv(x, channels, 576))
+    wide, hidden = (960, 1280) if large else (576, 1024)
+    x = swish(g.conv(x, channels, wide))
     x = g.node("GlobalAveragePool", x)
     x = g.node("Reshape", x, g.constant([1, -1], np.int64))
-    x = swish(g.node("Gemm", x, g.weight(1024, 576), g.weight(1024, low=-0.2, high=0.2), transB=1))
-    g.node("Gemm", x, g.weight(classes, 1024), g.weight(classes, low=-0.2, high=0.2), transB=1)
+    x = swish(g.node("Gemm", x, g.weight(hidden, wide), g.weight(hidden, low=-0.2, high=0.2), transB=1))
+    g.node("Gemm", x, g.weight(classes, hidden), g.weight(classes, low=-0.2, high=0.2), transB=1)
     g.nodes[-1].output[0] = "scores"
     opset = 13 if decomposed else 17
     return model(g.nodes, {"image": (1, 3, size, size)}, ["scores"], g.constants, opset=opset)

@@ -36,9 +36,11 @@ def filled(name: str, folder: Path) -> Path:
     model = onnx.load(LIGHT / f"light_{name}.onnx")
     shapes = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     uses: dict[str, tuple[str, int]] = {}
-    for node in model.graph.node:
+    for node in reversed(model.graph.node):
         for number, given in enumerate(node.input):
-            uses[given] = (node.op_type, number)
+            # A scale that is shaped first is a scale none the less: small ones would hide all before.
+            shaped = uses.get(node.output[0]) if node.op_type == "Unsqueeze" else None
+            uses[given] = shaped or (node.op_type, number)
     residual = any(node.op_type == "Sum" for node in model.graph.node)
     kept = []
     for node in model.graph.node:
