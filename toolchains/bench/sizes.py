@@ -146,7 +146,7 @@ def _program(text: str, compiler: list[str], words: list[str], work: Path) -> in
 def linked_with(
     peer: str, extents: tuple[int, int, int], target: Target, say: Callable[[str], None]
 ) -> Program:
-    """A static program with a peer's product of m x n x k; MissingToolError where Debian has no such peer."""
+    """A static program with a peer's product of m x n x k; MissingToolError where Debian has no such."""
     package, archive = STATIC[peer]
     root = sysroot(target, package, say, static=True)
     sizes = [f"-D{name}={value}" for name, value in zip("MNK", extents, strict=True)]
