@@ -6,7 +6,6 @@ Each parses its words, calls one function and prints what it gives.
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import signal
 import sys
@@ -19,14 +18,13 @@ import msgspec
 from invoke.context import Context
 from invoke.tasks import task as invoke_task
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kernels import models as model_files
-from kernels.errors import InputError, KernfitError, ResourceError, UsageError
+from kernels.errors import InputError, KernfitError, MissingToolError, ResourceError, UsageError
 from toolchains.progress import Progress
-from toolchains.target import NATIVE, all_targets, find_targets
+from toolchains.target import find_targets
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -127,57 +125,33 @@ def images(
 @task()
 def doctor(c: Context) -> None:
     """Say what is here, what is missing, and how to get it. Exit 4 if a check could not run."""
+    from toolchains import inventory
     from toolchains.provision import examine
 
     found = examine()
-    table = Table(box=None, header_style="bold")
-    for heading in ("what", "state", "detail", "to get it"):
-        table.add_column(heading, overflow="fold")
-    colours = {"here": "green", "missing": "red", "absent": "yellow"}
-    for each in found:
-        table.add_row(each.name, f"[{colours[each.state]}]{each.state}[/]", each.detail, each.mend)
-    OUT.print(table)
+    OUT.print(inventory.findings(found))
     if any(each.state == "missing" for each in found):
-        raise SystemExit(4)
+        raise SystemExit(MissingToolError.status)
 
 
 @task(help={"json": "print all that is known about each target, as JSON", "arch": ARCH})
 def targets(c: Context, json: bool = False, arch: str = "all") -> None:
     """List the targets: the processors that kernels can be generated for."""
+    from toolchains import inventory
+
     known = find_targets(arch)
     if json:
         print(msgspec.json.format(msgspec.json.encode(known), indent=1).decode())
         return
-    table = Table(box=None, header_style="bold")
-    for heading in ("target", "processor", "byte order", "vectors", "checked on"):
-        table.add_column(heading, overflow="fold")
-    for each in known:
-        vectors = f"{each.cpu.vector_registers} x {each.cpu.vector_bits} bits"
-        table.add_row(
-            each.name,
-            each.title,
-            each.endianness,
-            vectors if each.cpu.vector_bits else "scalar",
-            "\n".join(
-                "this machine" if cpu == NATIVE else f"{each.qemu.binary} -cpu {cpu}"
-                for cpu in each.checked_on
-            ),
-        )
-    OUT.print(table)
+    OUT.print(inventory.targets(known))
 
 
 @task()
 def models(c: Context) -> None:
     """List the catalogue: the listings of operators that ship with kernfit."""
-    table = Table(box=None, header_style="bold")
-    for heading in ("model", "kernels", "calls", "source"):
-        table.add_column(heading, overflow="fold")
-    for name, path in model_files.catalog().items():
-        program = model_files.read_listing(path)
-        leading = {op.group: op.count for op in program.operators}
-        default = " (default)" if name == model_files.DEFAULT else ""
-        table.add_row(name + default, str(len(leading)), str(sum(leading.values())), program.source)
-    OUT.print(table)
+    from toolchains import inventory
+
+    OUT.print(inventory.catalogue())
 
 
 @task(
@@ -218,29 +192,18 @@ def build(
     """Generate, compile, link, check and archive a library: invoke build --arch riscv64."""
     from toolchains import summary
     from toolchains.batch import build_all
-    from toolchains.words import parse_bytes
+    from toolchains.session import opened
+    from toolchains.words import one_of, parse_bytes
 
-    if check not in ("all", "sample"):
-        raise UsageError(f"--check {check}: say all or sample")
-    if weights not in ("embed", "file", "symbol"):
-        raise UsageError(f"--weights {weights}: say embed, file or symbol")
+    one_of("--check", check, "all", "sample")
+    one_of("--weights", weights, "embed", "file", "symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
-    prepared = _prepare(arch, model, engine, jobs, out, verbose, records, dim)
-    chosen, programs, options, progress, paths = prepared
-    options = msgspec.structs.replace(
-        options, checks=check, weights=weights, max_arena=limit, winograd=winograd
-    )
-    oracles = _oracles(paths, programs)
-    try:
-        built, failures = build_all(programs, chosen, options, progress, oracles)
-    finally:
-        options.engine.close()
-    summary.print_built(OUT, built, failures)
-    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        summary.append_markdown(Path(page), built, failures)
-    if failures:
-        raise failures[0].error
-    summary.require([each.report for each in built], skipped_too=require_checks)
+    with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
+        options = msgspec.structs.replace(
+            s.options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+        )
+        built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
+    summary.conclude(OUT, built, failures, skipped_too=require_checks)
 
 
 @task(
@@ -264,27 +227,20 @@ def release(
     out: str = "release",
     verbose: bool = False,
 ) -> None:
-    """Make a release of the commit that is checked out: the same bytes on every machine."""
+    """Make a release of the commit that is checked out: archives, their sums, and a note."""
     from toolchains import summary
     from toolchains.batch import build_all
     from toolchains.release import publish
+    from toolchains.session import opened
     from toolchains.source import source_of
+    from toolchains.words import one_of
 
-    if check not in ("all", "sample"):
-        raise UsageError(f"--check {check}: say all or sample")
+    one_of("--check", check, "all", "sample")
     source = source_of(ROOT)
-    chosen, programs, options, progress, paths = _prepare(arch, model, engine, jobs, out, verbose)
-    options = msgspec.structs.replace(options, checks=check, out=options.build / "release")
-    try:
-        built, failures = build_all(programs, chosen, options, progress, _oracles(paths, programs))
-    finally:
-        options.engine.close()
-    summary.print_built(OUT, built, failures)
-    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        summary.append_markdown(Path(page), built, failures)
-    if failures:
-        raise failures[0].error
-    summary.require([each.report for each in built], skipped_too=False)
+    with opened(arch, model, engine, jobs, out, verbose=verbose) as s:
+        options = msgspec.structs.replace(s.options, checks=check, out=s.options.build / "release")
+        built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
+    summary.conclude(OUT, built, failures, skipped_too=False)
     for path in publish(built, options.build, Path(out), source):
         OUT.print(str(path), soft_wrap=True)
 
@@ -317,36 +273,24 @@ def check(
 ) -> None:
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
+    from toolchains.session import opened
 
-    chosen, programs, options, progress, paths = _prepare(
-        arch, model, engine, jobs, "dist", verbose, dim=dim
-    )
-    if trace:
-        _trace(chosen, programs, paths, dim, options, progress)
-        return
-    try:
+    with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
+        if trace:
+            from toolchains import tracing
+
+            traces = tracing.trace_all(s.models, s.paths, s.dims, s.targets, s.options, s.progress)
+            OUT.print(tracing.table_of(traces))
+            tracing.require(traces)
+            return
         reports = [
-            pipeline.check_again(program, target, options, progress, histogram=histogram)
-            for program in programs
-            for target in chosen
+            pipeline.check_again(each, target, s.options, s.progress, histogram=histogram)
+            for each in s.models
+            for target in s.targets
         ]
-    finally:
-        options.engine.close()
     summary.print_reports(OUT, reports)
     summary.print_histograms(OUT, reports)
     summary.require(reports, skipped_too=require_checks)
-
-
-def _trace(chosen: Any, programs: Any, paths: Any, dim: Any, options: Any, progress: Progress) -> None:
-    from toolchains import tracing
-    from toolchains.words import parse_dims
-
-    try:
-        traces = tracing.trace_all(programs, paths, parse_dims(dim or ()), chosen, options, progress)
-    finally:
-        options.engine.close()
-    OUT.print(tracing.table_of(traces))
-    tracing.require(traces)
 
 
 @task(
@@ -388,34 +332,29 @@ def bench(
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
     from toolchains.bench import networks, running
+    from toolchains.session import opened
     from toolchains.torch_program import find_models
-    from toolchains.words import parse_dims
 
-    words = arch or running.own_target()
     if not model and (layers or dim or sets == networks.NETWORKS):
         raise UsageError("say which networks to measure: --model FILE.onnx, several with commas")
     if model and (size or sets not in ("", networks.NETWORKS)):
         raise UsageError("--model measures whole networks: leave --sets and --size out")
-    chosen, _, options, progress, _ = _prepare(
-        words, model_files.DEFAULT, engine, jobs, out, verbose, records
-    )
-    options = msgspec.structs.replace(options, winograd=winograd)
-    try:
+    arch, listing = arch or running.own_target(), model_files.DEFAULT
+    with opened(arch, listing, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
+        options = msgspec.structs.replace(s.options, winograd=winograd)
         if model:
             networks.bench_models(
-                find_models(model, progress),
-                parse_dims(dim or ()),
-                chosen,
+                find_models(model, s.progress),
+                s.dims,
+                s.targets,
                 options,
-                progress,
+                s.progress,
                 seconds=seconds,
                 layers=layers,
                 show=OUT.print,
             )
-            return
-        running.bench(chosen, sets, options, progress, seconds=seconds, size=size, show=OUT.print)
-    finally:
-        options.engine.close()
+        else:
+            running.bench(s.targets, sets, options, s.progress, seconds=seconds, size=size, show=OUT.print)
 
 
 @task(
@@ -447,72 +386,22 @@ def tune(
     from kernels.tuning import RECORDS as SHIPPED
     from toolchains.batch import program_of
     from toolchains.bench.tuning import tune as search
+    from toolchains.session import opened
 
-    chosen, programs, options, progress, _ = _prepare(arch, model, engine, jobs, "dist", verbose)
-    options = msgspec.structs.replace(options, winograd=winograd)
-    try:
-        for program in programs:
-            for target in chosen:
+    with opened(arch, model, engine, jobs, "dist", verbose=verbose) as s:
+        options = msgspec.structs.replace(s.options, winograd=winograd)
+        for each in s.models:
+            for target in s.targets:
                 path = search(
-                    program_of(program),
+                    program_of(each),
                     target,
                     options,
-                    progress,
+                    s.progress,
                     Path(records) if records else SHIPPED,
-                    lambda found: progress.say(str(found)),
+                    lambda found: s.progress.say(str(found)),
                     host=host,
                 )
                 OUT.print(str(path), soft_wrap=True)
-    finally:
-        options.engine.close()
-
-
-def _oracles(paths: Any, programs: Any) -> Any:
-    """What judges each network's whole runs, by its name."""
-    from kernels.models.oracle import oracle_for
-    from toolchains.batch import program_of
-
-    return {program_of(each).name: oracle_for(path) for path, each in zip(paths, programs, strict=True)}
-
-
-def _prepare(
-    arch: str,
-    model: str,
-    engine: str,
-    jobs: int,
-    out: str,
-    verbose: bool,
-    records: str = "",
-    dim: Any = None,
-) -> Any:
-    from toolchains.engines.choose import choose_engine
-    from toolchains.making import Options
-    from toolchains.pipeline import bring
-    from toolchains.torch_program import find_models
-    from toolchains.words import parse_dims
-
-    if not arch:
-        raise UsageError(f"say which target: --arch {', --arch '.join(all_targets())}, or --arch all")
-    if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give a positive number")
-    chosen = find_targets(arch)
-    progress = Progress(verbose=verbose)
-    paths, dims = find_models(model, progress), parse_dims(dim or ())
-    programs = [bring(path, dims) for path in paths]
-    runs_on, why = choose_engine(engine)
-    progress.say(why)
-    return (
-        chosen,
-        programs,
-        Options(
-            engine=runs_on,
-            jobs=jobs or os.cpu_count() or 1,
-            out=Path(out),
-            records=tuple(Path(word) for word in records.split(",") if word),
-        ),
-        progress,
-        paths,
-    )
 
 
 @task(

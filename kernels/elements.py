@@ -30,14 +30,11 @@ def element_of(dtype: np.dtype[Any]) -> ElementType | None:
 
 def to_bytes(array: Array, order: Order) -> bytes:
     """The elements, in rows, in a byte order."""
-    return _bits(np.ascontiguousarray(array)).astype(f"{order}u{array.itemsize}", copy=False).tobytes()
+    bits = np.ascontiguousarray(array).view(f"u{array.itemsize}")
+    return bits.astype(f"{order}u{array.itemsize}", copy=False).tobytes()
 
 
 def from_bytes(raw: bytes, dtype: ElementType, order: Order) -> Array:
     """The elements that bytes of a byte order hold, one after the other; ValueError for part of one."""
     bits = np.frombuffer(raw, dtype=f"{order}u{dtype.bytes}")
     return bits.astype(f"u{dtype.bytes}").view(numpy_type(dtype))
-
-
-def _bits(array: Array) -> Array:
-    return array.view(f"u{array.itemsize}")

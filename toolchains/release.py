@@ -1,7 +1,7 @@
 """`invoke release`: archives of a commit, their sums, and a note of what changed.
 
-All of these depend on the commit alone, so `SHA256SUMS` is the same file on every machine.
-Reports tell of one machine and lie beside, without a sum.
+All of these depend on the commit alone, as far as every zlib compresses alike. Reports tell of
+one machine and lie beside, without a sum.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def publish(built: Sequence[Built], build: Path, out: Path, source: Source) -> l
 
 def note(changelog: str, version: str, source: Source) -> str:
     """The note of a release: the version's section of the changelog, or that of what is unreleased."""
-    sections = dict(
-        re.findall(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", changelog, re.MULTILINE | re.DOTALL)
-    )
+    sections = dict(SECTION.findall(changelog))
     for name in (version, "Unreleased"):
         if name in sections:
             heading = version if name == version else f"{version}, not released yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,21 @@ from toolchains.report import Report, Row
 if TYPE_CHECKING:  # the onnx package takes a while, and builds print summaries too
     from kernels.estimate import Estimate
     from kernels.models.inspection import Inspection
+
+
+def conclude(
+    console: Console, built: Sequence[Built], failures: Sequence[Failure], *, skipped_too: bool
+) -> None:
+    """Show what was built, on the job's page of GitHub's as well where there is one.
+
+    Raises the first failure, or what `require` says of the checks.
+    """
+    print_built(console, built, failures)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        append_markdown(Path(page), built, failures)
+    if failures:
+        raise failures[0].error
+    require([each.report for each in built], skipped_too=skipped_too)
 
 
 def print_built(console: Console, built: Sequence[Built], failures: Sequence[Failure]) -> None:

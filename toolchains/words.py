@@ -11,6 +11,12 @@ UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 """Letters behind a number of bytes, and the powers of two that they stand for."""
 
 
+def one_of(flag: str, word: str, *known: str) -> None:
+    """UsageError unless the word is one of those."""
+    if word not in known:
+        raise UsageError(f"{flag} {word}: say {', '.join(known[:-1])} or {known[-1]}")
+
+
 def parse_bytes(flag: str, word: str) -> int:
     """A number of bytes such as 262144, 256K or 1M; UsageError where it is none."""
     found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", word.strip(), re.IGNORECASE)
