@@ -67,6 +67,10 @@ MODEL = (
 )
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
+GUARD = (
+    "small, or all: which kernels are also run between pages that must not be touched; small are those "
+    "of up to 4 million operations"
+)
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = (
     "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
@@ -161,6 +165,7 @@ def models(c: Context) -> None:
         "engine": ENGINE,
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "guard": GUARD,
         "weights": "where a network's are: embed (in the library), file (beside it), symbol (left to the "
         "linker)",
         "max-arena": "the most scratch memory that a network may need, such as 256K",
@@ -180,6 +185,7 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    guard: str = "small",
     weights: str = "embed",
     max_arena: str = "",
     dim: Any = None,
@@ -196,11 +202,12 @@ def build(
     from toolchains.words import one_of, parse_bytes
 
     one_of("--check", check, "all", "sample")
+    one_of("--guard", guard, "all", "small")
     one_of("--weights", weights, "embed", "file", "symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(
-            s.options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+            s.options, checks=check, guards=guard, weights=weights, max_arena=limit, winograd=winograd
         )
         built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
     summary.conclude(OUT, built, failures, skipped_too=require_checks)
@@ -251,6 +258,7 @@ def release(
         "model": MODEL,
         "engine": ENGINE,
         "jobs": JOBS,
+        "guard": GUARD,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
@@ -265,6 +273,7 @@ def check(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    guard: str = "small",
     histogram: bool = False,
     trace: bool = False,
     dim: Any = None,
@@ -274,7 +283,9 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
     from toolchains.session import opened
+    from toolchains.words import one_of
 
+    one_of("--guard", guard, "all", "small")
     with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
         if trace:
             from toolchains import tracing
@@ -283,8 +294,9 @@ def check(
             OUT.print(tracing.table_of(traces))
             tracing.require(traces)
             return
+        options = msgspec.structs.replace(s.options, guards=guard)
         reports = [
-            pipeline.check_again(each, target, s.options, s.progress, histogram=histogram)
+            pipeline.check_again(each, target, options, s.progress, histogram=histogram)
             for each in s.models
             for target in s.targets
         ]
