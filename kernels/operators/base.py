@@ -176,6 +176,20 @@ class Family(abc.ABC):
             flat[:count] = SPECIAL[:count]
         return array
 
+    def draw_special(
+        self, generator: np.random.Generator, operand: Operand, *, finite: bool = False
+    ) -> Array:
+        """The same with special numbers scattered among it; whole numbers stay as they are.
+
+        They are zeros of both signs, subnormal ones and, unless all must be `finite`, infinities
+        and NaN.
+        """
+        array = self.draw(generator, operand)
+        drawn_so = self.special_inputs and operand.dtype is ElementType.FLOAT32
+        if drawn_so or not operand.dtype.floating:
+            return array
+        return scattered(generator, array, finite=finite)
+
     @abc.abstractmethod
     def define(self, entry: Any) -> Definition:
         """Tensors and attributes of a listing's entry; InputError where they do not fit."""
@@ -266,6 +280,23 @@ SPECIAL = np.array(
     dtype=np.float32,
 )
 """Arguments at which functions tend to go wrong."""
+
+
+def scattered(generator: np.random.Generator, array: Array, *, finite: bool) -> Array:
+    """The array with up to eight special numbers in it, in the place of no more than half of it.
+
+    They are subnormal numbers, zeros of both signs and, unless all must be `finite`, NaN and
+    infinities; a small array gets some of them.
+    """
+    kind = np.dtype(f"u{array.itemsize}")
+    sign = 1 << 8 * array.itemsize - 1
+    subnormal = np.array([1, sign | 3], kind).view(array.dtype)
+    known = [0.0, -0.0] if finite else [np.nan, np.inf, -np.inf, 0.0, -0.0, np.inf]
+    numbers = generator.permutation(np.concatenate([subnormal, np.array(known, array.dtype)]))
+    numbers = numbers[: (array.size + 1) // 2]
+    result = array.copy()
+    result.reshape(-1)[generator.permutation(array.size)[: numbers.size]] = numbers
+    return result
 
 
 def fused_as(**words: dict[str, Attribute]) -> Words:
