@@ -134,6 +134,8 @@ enum fault refuse(struct place *place)
 
     for (i = 0; i < kernel->operand_count && right; i++) {
         void *kept = place->operands[i];
+        if (!kernel->operands[i].bytes)
+            continue;
         place->operands[i] = 0;
         right = kernel->call(place->operands, place->arena) == -1;
         place->operands[i] = kept;
