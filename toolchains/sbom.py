@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,6 +67,9 @@ def write_sbom(recipe: Recipe, target: Target, members: Mapping[str, str]) -> by
         description=f"Kernels of {recipe.library} for {target.title}",
     )
     tool = Component(name="kernfit", version=recipe.version, type=ComponentType.APPLICATION)
+    files = [
+        _hashed(name, ComponentType.FILE, f"member:{name}", sha256) for name, sha256 in members.items()
+    ]
     bom = Bom(
         serial_number=NAMESPACE,
         metadata=BomMetaData(
@@ -74,10 +77,9 @@ def write_sbom(recipe: Recipe, target: Target, members: Mapping[str, str]) -> by
             component=library,
             tools=ToolRepository(components=[tool]),
         ),
-        components=[
-            _hashed(name, ComponentType.FILE, f"member:{name}", sha256) for name, sha256 in members.items()
-        ],
+        components=files,
     )
+    bom.register_dependency(library, files)
     written = _json(bom)
     written["formulation"] = [_formula(recipe, target)]
     content = json.dumps(written, sort_keys=True)
@@ -112,8 +114,15 @@ def _formula(recipe: Recipe, target: Target) -> dict[str, Any]:
     steps = [
         {"name": step, "commands": [{"executed": " ".join(words)}]} for step, words in commands.items()
     ]
-    compiler = {f"kernfit:llvm:{key}": value for key, value in msgspec.to_builtins(target.llvm).items()}
-    told = {"kernfit:recipe": msgspec.json.encode(recipe).decode(), **compiler}
+    llvm = target.llvm
+    told = {
+        "kernfit:recipe": msgspec.json.encode(recipe).decode(),
+        "kernfit:llvm:triple": llvm.triple,
+        "kernfit:llvm:cpu": llvm.cpu,
+        "kernfit:llvm:features": " ".join(llvm.features),
+        "kernfit:llvm:attributes": " ".join(llvm.attributes),
+        "kernfit:llvm:abi": " ".join(word for word in (llvm.abi, llvm.float_abi) if word),
+    }
     return {
         "bom-ref": "formula",
         "components": _json(Bom(components=parts, serial_number=NAMESPACE))["components"],
@@ -127,7 +136,7 @@ def _formula(recipe: Recipe, target: Target) -> dict[str, Any]:
                 "outputs": [{"type": "artifact", "resource": {"ref": "library"}}],
             }
         ],
-        "properties": [{"name": key, "value": _text(value)} for key, value in sorted(told.items())],
+        "properties": [{"name": key, "value": value} for key, value in sorted(told.items())],
     }
 
 
@@ -139,12 +148,6 @@ def _hashed(name: str, kind: ComponentType, ref: str, sha256: str) -> Component:
 def _json(bom: Bom) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(make_outputter(bom, OutputFormat.JSON, SCHEMA).output_as_string())
     return told
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return " ".join(map(str, value)) if isinstance(value, Iterable) else str(value)
 
 
 # -- reading ------------------------------------------------------------------------
