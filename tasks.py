@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ MODEL = (
 )
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
+WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = (
     "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
@@ -161,8 +163,7 @@ def models(c: Context) -> None:
         "engine": ENGINE,
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
-        "weights": "where a network's are: embed (in the library), file (beside it), symbol (left to the "
-        "linker)",
+        "weights": WEIGHTS,
         "max-arena": "the most scratch memory that a network may need, such as 256K",
         "dim": DIM,
         "records": RECORDS,
@@ -213,36 +214,39 @@ def build(
         "engine": ENGINE,
         "jobs": JOBS,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
-        "out": "folder for archives, SHA256SUMS, NOTES.md and reports (default: release)",
+        "weights": WEIGHTS,
+        "dim": DIM,
+        "out": "folder for archives, SHA256SUMS, NOTES.md, reports and provenance (default: release)",
         "verbose": "also show what compilers and Docker print",
     },
+    iterable=["dim"],
 )
 def release(
     c: Context,
     arch: str = "all",
-    model: str = model_files.DEFAULT,
+    model: str = "all",
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    weights: str = "embed",
+    dim: Any = None,
     out: str = "release",
     verbose: bool = False,
 ) -> None:
     """Make a release of the commit that is checked out: archives, their sums, and a note."""
+    from toolchains import release as releases
     from toolchains import summary
-    from toolchains.batch import build_all
-    from toolchains.release import publish
     from toolchains.session import opened
     from toolchains.source import source_of
     from toolchains.words import one_of
 
     one_of("--check", check, "all", "sample")
+    one_of("--weights", weights, "embed", "file", "symbol")
     source = source_of(ROOT)
-    with opened(arch, model, engine, jobs, out, verbose=verbose) as s:
-        options = msgspec.structs.replace(s.options, checks=check, out=s.options.build / "release")
-        built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
+    with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
+        asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
+        built, failures = releases.release(replace(s, options=asked), Path(out), source)
     summary.conclude(OUT, built, failures, skipped_too=False)
-    for path in publish(built, options.build, Path(out), source):
-        OUT.print(str(path), soft_wrap=True)
 
 
 @task(

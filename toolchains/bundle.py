@@ -9,7 +9,6 @@ DIR/images.tar      Docker's images of the chosen targets, where an engine answe
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
-from toolchains.archive import write_whole
+from toolchains.archive import file_sha256, write_whole
 from toolchains.cache import ROOT
 from toolchains.engines.image import connect, ensure_image, load_images
 from toolchains.engines.pinned import PINS
@@ -52,7 +51,7 @@ def export(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = 
         raise EngineError(f"the bundle's QEMU could not be had: {reason}")
     if images:
         _save_images(folder / IMAGES, targets, say)
-    sums = "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
+    sums = "".join(f"{file_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
     write_whole(folder / SUMS, sums.encode())
 
 
@@ -97,7 +96,7 @@ def check(folder: Path) -> None:
             raise InputError(f"{folder / name} is missing; copy the bundle again")
         if name not in listed:
             raise InputError(f"{folder / name} is not in {SUMS}; a bundle holds nothing else")
-        if _sha256(present[name]) != listed[name]:
+        if file_sha256(present[name]) != listed[name]:
             raise InputError(f"{folder / name} is damaged: {SUMS} has another hash; copy the bundle again")
 
 
@@ -122,8 +121,3 @@ def _files(folder: Path) -> list[Path]:
         for name in names
         if Path(where) / name != folder / SUMS
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,9 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
+
 from toolchains.target import Target
 
 STEP_TIMEOUT = 3600.0
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What steps ran in: an image by tag and digest, if any, and how it differs from the pins."""
+
+    engine: str
+    image: str = ""
+    digest: str = ""
+    unpinned: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -22,6 +33,9 @@ class Engine(Protocol):
 
     def identity(self, target: Target) -> str:
         """What a result may depend on: the engine's name and the version of its parts."""
+
+    def describe(self, target: Target) -> Surroundings:
+        """What steps for a prepared target run in."""
 
     def run(
         self,
