@@ -70,10 +70,11 @@ DIM = "the size of a dimension that a model leaves open, such as batch=1; may be
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
-WINOGRAD = (
-    "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
-)
+WINOGRAD = "allow Winograd's algorithm for 3x3 convolutions: faster, less accurate, within its own bound"
+VERBOSE = "also show what compilers and Docker print"
 JOBS = "steps to run at once (default: the number of processors)"
+
+COMMON = {"arch": ARCH, "model": MODEL, "engine": ENGINE, "jobs": JOBS}
 
 
 @task(
@@ -96,32 +97,27 @@ def setup(c: Context, offline: str = "", verbose: bool = False) -> None:
 @task(
     help={
         "export": "the folder to write an offline bundle into: images, packages, wheels and pins",
-        "arch": "the targets whose images it holds: several with commas, or 'all'",
-        "engine": "auto, docker, or local: a bundle without images",
-        "verbose": "also show what compilers and Docker print",
+        "anew": "build the images instead, taking nothing from earlier builds",
+        "arch": ARCH,
+        "engine": "auto, docker, or local: without images",
+        "verbose": VERBOSE,
     }
 )
 def images(
-    c: Context, export: str = "", arch: str = "all", engine: str = "auto", verbose: bool = False
+    c: Context,
+    export: str = "",
+    anew: bool = False,
+    arch: str = "all",
+    engine: str = "auto",
+    verbose: bool = False,
 ) -> None:
-    """Show the image of each target, or write what a machine without a network needs."""
+    """Show the image of each target, build them anew, or write what a machine without a network needs."""
     from toolchains import bundle
-    from toolchains.engines.choose import choose_engine
-    from toolchains.engines.image import image_tag
 
-    chosen = find_targets(arch)
-    if not export:
-        for target in chosen:
-            OUT.print(image_tag(target))
-        return
-    progress = Progress(verbose=verbose)
-    runs_on, why = choose_engine(engine)
-    progress.say(why)
-    try:
-        bundle.export(Path(export), chosen, progress.say, images=runs_on.name == "docker")
-    finally:
-        runs_on.close()
-    OUT.print(f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it")
+    for line in bundle.images(
+        find_targets(arch), engine, Progress(verbose=verbose), anew=anew, export=export
+    ):
+        OUT.print(line)
 
 
 @task()
@@ -158,10 +154,7 @@ def models(c: Context) -> None:
 
 @task(
     help={
-        "arch": ARCH,
-        "model": MODEL,
-        "engine": ENGINE,
-        "jobs": JOBS,
+        **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "weights": WEIGHTS,
         "max-arena": "the most scratch memory that a network may need, such as 256K",
@@ -170,7 +163,7 @@ def models(c: Context) -> None:
         "winograd": WINOGRAD,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
-        "verbose": "also show what compilers and Docker print",
+        "verbose": VERBOSE,
     },
     iterable=["dim"],
 )
@@ -209,15 +202,12 @@ def build(
 
 @task(
     help={
-        "arch": ARCH,
-        "model": MODEL,
-        "engine": ENGINE,
-        "jobs": JOBS,
+        **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "weights": WEIGHTS,
         "dim": DIM,
         "out": "folder for archives, SHA256SUMS, NOTES.md, reports and provenance (default: release)",
-        "verbose": "also show what compilers and Docker print",
+        "verbose": VERBOSE,
     },
     iterable=["dim"],
 )
@@ -250,11 +240,35 @@ def release(
 
 
 @task(
+    positional=["archive"],
     help={
-        "arch": ARCH,
-        "model": MODEL,
+        "archive": "an archive of `invoke release`, with its provenance and SHA256SUMS beside it",
+        "rebuild": "also make it again from the commit that it names, and compare (default)",
         "engine": ENGINE,
-        "jobs": JOBS,
+        "offline": "a bundle of `invoke images --export`, from which comes all that a rebuild needs",
+        "verbose": "also show what the rebuild prints",
+    },
+)
+def verify(
+    c: Context,
+    archive: str,
+    rebuild: bool = True,
+    engine: str = "auto",
+    offline: str = "",
+    verbose: bool = False,
+) -> None:
+    """Say whether an archive is what it says: its sums, SBOM, objects and provenance; and make it again."""
+    from toolchains.verifying import verify as examine
+
+    for line in examine(
+        Path(archive), Progress(verbose=verbose), rebuild=rebuild, engine=engine, offline=offline
+    ):
+        OUT.print(line, markup=False, soft_wrap=True)
+
+
+@task(
+    help={
+        **COMMON,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,

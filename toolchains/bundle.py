@@ -13,16 +13,18 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
 from toolchains.archive import file_sha256, write_whole
 from toolchains.cache import ROOT
-from toolchains.engines.image import connect, ensure_image, load_images
+from toolchains.engines.choose import choose_engine
+from toolchains.engines.image import connect, ensure_image, image_tag, load_images
 from toolchains.engines.pinned import PINS
 from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
+from toolchains.progress import Progress
 from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
 from toolchains.target import Target
 
@@ -32,10 +34,29 @@ SETUP = ROOT / ".ci" / "setup"
 SECONDS = 3600.0
 
 
+def images(
+    targets: Sequence[Target], engine: str, progress: Progress, *, anew: bool, export: str
+) -> Iterator[str]:
+    """Build the targets' images `anew`, `export` a bundle, or neither; gives what there is to say."""
+    if not anew and not export:
+        yield from map(image_tag, targets)
+        return
+    runs_on, why = choose_engine(engine)
+    progress.say(why)
+    try:
+        for target in targets if anew else ():
+            runs_on.prepare(target, progress.detail, anew=True)
+        if export:
+            write_bundle(Path(export), targets, progress.say, images=runs_on.name == "docker")
+            yield f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it"
+    finally:
+        runs_on.close()
+
+
 # -- export --------------------------------------------------------------------------
 
 
-def export(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = True) -> None:
+def write_bundle(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = True) -> None:
     """Write a bundle for these targets; UsageError if the folder holds something already."""
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--export {folder}: the folder is not empty")

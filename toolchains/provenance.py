@@ -38,7 +38,7 @@ class BuildDefinition(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     """What was asked for, of what machine, and from what."""
 
     build_type: str
-    external_parameters: dict[str, Any]
+    external_parameters: Recipe
     internal_parameters: dict[str, Any]
     resolved_dependencies: list[Digested]
 
@@ -93,7 +93,7 @@ def write_provenance(
         predicate=Predicate(
             build_definition=BuildDefinition(
                 build_type=BUILD_TYPE,
-                external_parameters=msgspec.to_builtins(recipe),
+                external_parameters=recipe,
                 internal_parameters={
                     "machine": platform.machine(),
                     "system": f"{platform.system()} {platform.release()}",

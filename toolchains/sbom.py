@@ -82,9 +82,16 @@ def write_sbom(recipe: Recipe, target: Target, members: Mapping[str, str]) -> by
     bom.register_dependency(library, files)
     written = _json(bom)
     written["formulation"] = [_formula(recipe, target)]
-    content = json.dumps(written, sort_keys=True)
-    written["serialNumber"] = f"urn:uuid:{uuid.uuid5(NAMESPACE, content)}"
+    written["serialNumber"] = serial_number(written)
     return json.dumps(written, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def serial_number(told: Mapping[str, Any]) -> str:
+    """The serial number of an SBOM, which is that of all the rest of it."""
+    content = json.dumps(
+        {key: value for key, value in told.items() if key != "serialNumber"}, sort_keys=True
+    )
+    return f"urn:uuid:{uuid.uuid5(NAMESPACE, content)}"
 
 
 def _formula(recipe: Recipe, target: Target) -> dict[str, Any]:
@@ -173,6 +180,7 @@ class _Formula(msgspec.Struct):
 
 
 class _Bom(msgspec.Struct):
+    serialNumber: str  # noqa: N815 - the standard's name
     components: list[_File]
     formulation: list[_Formula]
 
@@ -183,8 +191,11 @@ def read_sbom(data: bytes) -> tuple[Recipe, dict[str, str]]:
         bom = msgspec.json.decode(data, type=_Bom)
         told = {each.name: each.value for part in bom.formulation for each in part.properties}
         recipe = msgspec.json.decode(told["kernfit:recipe"], type=Recipe)
+        number = serial_number(json.loads(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{SBOM} is not one that `invoke release` wrote: {error}") from error
+    if bom.serialNumber != number:
+        raise InputError(f"{SBOM} was changed: its serial number is not that of its content")
     sums = {
         file.name: each.content for file in bom.components for each in file.hashes if each.alg == "SHA-256"
     }

@@ -61,6 +61,22 @@ def within(root: Path, path: Path) -> str:
     return name
 
 
+def commit_of(root: Path, name: str) -> str:
+    """The commit that a tag, branch or hash names in the checkout at `root`; empty if it names none."""
+    words = [
+        "git",
+        "-C",
+        str(root),
+        "rev-parse",
+        "--quiet",
+        "--verify",
+        "--end-of-options",
+        f"{name}^{{commit}}",
+    ]
+    finished = run(words, timeout=GIT_SECONDS)
+    return finished.output.strip() if finished.status == 0 else ""
+
+
 def parse_epoch(word: str) -> int:
     """Seconds since 1970; UsageError where the word is no such number, or too large for an archive."""
     if not re.fullmatch(r"[0-9]{1,11}", word) or int(word) > LAST_EPOCH:

@@ -28,8 +28,8 @@ class Engine(Protocol):
     name: str
     compiler: Literal["zig", "gcc"]
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
-        """Make ready what steps for the target need; an image, for instance."""
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
+        """Make ready what steps for the target need; an image, for instance, anew if asked."""
 
     def identity(self, target: Target) -> str:
         """What a result may depend on: the engine's name and the version of its parts."""

@@ -63,11 +63,11 @@ class DockerEngine:
                 with contextlib.suppress(APIError):
                     container.remove(force=True)
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
-        """Build the target's image if it is not there."""
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
+        """Build the target's image if it is not there, or `anew` even if it is."""
         try:
             with self._preparing:
-                ensure_image(self._client, target, on_line)
+                ensure_image(self._client, target, on_line, anew=anew)
         except DockerException as error:
             raise EngineError(f"Docker: {_first_line(error)}") from error
 

@@ -28,7 +28,7 @@ class LocalEngine:
         """An engine that is open."""
         self._closed = False
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
     def identity(self, target: Target) -> str:
