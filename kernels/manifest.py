@@ -52,6 +52,8 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `code_bytes` and `stack_bytes` are those of `symbol` alone, without its kernels. `weights`
     tells where each constant lies in the weights, packed as its kernel's operand says.
+    `weights_sha256` is of the values that the library was built with. Where they are not in it,
+    others of the same `weights_layout` may take their place (`python -m kernels.pack`).
     """
 
     symbol: str
@@ -66,6 +68,7 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights_bytes: int
     weights_sha256: str
     weights: tuple[Weight, ...]
+    weights_layout: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,6 +124,7 @@ def _network(
         weights_bytes=network.weights_bytes,
         weights_sha256=weights_sha256,
         weights=network.weights,
+        weights_layout=network.weights_layout,
     )
 
 

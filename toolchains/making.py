@@ -187,7 +187,7 @@ def _weigh(plan: Plan, network: Network, target: Target, work: Path) -> str:
     path = work / weights_file(plan.library)
     total = hashlib.sha256()
     with path.open("wb") as stream:
-        for piece in packed_weights(plan, network, target):
+        for piece in packed_weights(plan, network, target.byte_order):
             stream.write(piece)
             total.update(piece)
     mode = plan.network.weights_mode if plan.network else "file"

@@ -133,10 +133,15 @@ def _replaced(out: Path) -> Iterator[Path]:
         yield scratch
         if out.exists():
             out.rename(old)
-        scratch.rename(out)
+        try:
+            scratch.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for folder in (scratch, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def note(changelog: str, number: str, source: Source) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cyclonedx.validation.json import JsonStrictValidator
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.errors import InputError
@@ -50,6 +50,7 @@ def members(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in files}
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300).map(lambda data: data * 700)))
 def test_what_is_stored_is_what_any_reader_finds(pieces: list[bytes]) -> None:
     out = io.BytesIO()
@@ -163,6 +164,7 @@ def test_a_damaged_archive_is_refused(
         unpack(path, tmp_path / "out")
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_the_bytes_are_there_is_an_answer(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
