@@ -125,7 +125,8 @@ class OnnxNode(Family):
         evaluate = importlib.import_module("kernels.models.onnx_tail").evaluated
         value = evaluate(attributes.model, arrays)
         real = [array for array in (*arrays.values(), value) if array.dtype.kind not in "iub"]
-        largest = max((float(np.max(np.abs(array), initial=0.0)) for array in real), default=0.0)
+        finite = [np.abs(array[np.isfinite(array)]) for array in real]
+        largest = max((float(np.max(array, initial=0.0)) for array in finite), default=0.0)
         return Estimate(value=value, magnitude=np.zeros(value.shape), roundings=0, extra=NORMWISE * largest)
 
 
