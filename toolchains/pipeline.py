@@ -74,7 +74,7 @@ def build(
         options.engine.identity(target),
     )
     oracle = oracle or Composition()
-    key = digest(plan, *surroundings, oracle.identity if network else "")
+    key = digest(plan, *surroundings, oracle.identity if network else "", options.guards)
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
@@ -107,6 +107,7 @@ def build(
             only=sample(plan) if options.checks == "sample" else None,
             remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), work),
             reference=reference,
+            guards=options.guards,
         )
         report = checking.run(progress)
         inspections = (
@@ -195,5 +196,6 @@ def check_again(
         place=place,
         histogram=histogram,
         reference=reference,
+        guards=options.guards,
     )
     return checking.run(progress)

@@ -15,7 +15,7 @@ from toolchains.process import end_all, run
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 class LocalEngine:
