@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file, onnx_functions
+from kernels.models import onnx_constants, onnx_file, onnx_functions, onnx_tail
 from kernels.names import identifier
 from kernels.operators import find_family, importers
+from kernels.operators.node import Importer
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 Array = NDArray[Any]
@@ -111,14 +112,10 @@ class Walk:
         opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
         first = len(self.draft.operators)
         try:
-            outputs = self._outputs(node, opset)
+            outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
         except InputError as error:
             self.draft.forget(first)
-            function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
-            if function is None:
-                raise
-            self._expand(*function, why=error)
-            return
+            outputs = self._otherwise(node, opset, error)
         for name, output in zip(node.output, outputs, strict=False):
             if not isinstance(output, Tensor):
                 self.values[name] = output
@@ -126,6 +123,22 @@ class Walk:
                 self.tensors[name] = output
             else:  # what has no elements is known
                 self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
+
+    def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
+        """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
+        first = len(self.draft.operators)
+        try:
+            outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
+        except InputError as refusal:
+            self.draft.forget(first)
+            why, outputs = InputError(f"{why}; {refusal}"), ()
+        if outputs:
+            return outputs
+        function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+        if function is None:
+            raise why
+        self._expand(*function, why=why)
+        return ()
 
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
@@ -165,6 +178,10 @@ class Walk:
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
+        return self._imported(node, opset, importer)
+
+    def _imported(self, node: onnx.NodeProto, opset: int, importer: Importer) -> Sequence[Tensor]:
+        """What an importer makes of a node, under the model's own names."""
         view = View(self, node, opset, tuple(name if name in self._read else "" for name in node.output))
         outputs = importer(view)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
