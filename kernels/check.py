@@ -47,10 +47,8 @@ def make_inputs(kernel: Kernel, target: Target, *, special: bool = False) -> dic
             continue
         seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
-        if special:
-            array = family.draw_special(generator, operand, finite=bool(kernel.winograd))
-        else:
-            array = family.draw(generator, operand)
+        draw = family.draw_special if special else family.drawn_for
+        array = draw(kernel, generator, operand)
         if target.cpu.flushes_subnormals and operand.dtype.floating:
             zero = np.copysign(array.dtype.type(0), array)
             with np.errstate(invalid="ignore"):

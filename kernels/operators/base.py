@@ -176,19 +176,21 @@ class Family(abc.ABC):
             flat[:count] = SPECIAL[:count]
         return array
 
-    def draw_special(
-        self, generator: np.random.Generator, operand: Operand, *, finite: bool = False
-    ) -> Array:
+    def drawn_for(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """Contents for an input of a planned kernel, whose attributes may say what they must be."""
+        return self.draw(generator, operand)
+
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
         """The same with special numbers scattered among it; whole numbers stay as they are.
 
-        They are zeros of both signs, subnormal ones and, unless all must be `finite`, infinities
-        and NaN.
+        They are zeros of both signs, subnormal ones, infinities and NaN; the last two not for
+        Winograd's algorithm, which spreads them.
         """
-        array = self.draw(generator, operand)
+        array = self.drawn_for(kernel, generator, operand)
         drawn_so = self.special_inputs and operand.dtype is ElementType.FLOAT32
         if drawn_so or not operand.dtype.floating:
             return array
-        return scattered(generator, array, finite=finite)
+        return scattered(generator, array, finite=bool(kernel.winograd))
 
     @abc.abstractmethod
     def define(self, entry: Any) -> Definition:
