@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,12 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from toolchains import interruption
+
+interruption.arm()
+
 from kernels import models as model_files
-from kernels.errors import InputError, KernfitError, MissingToolError, ResourceError, UsageError
+from kernels.errors import InputError, MissingToolError, UsageError, as_known
 from toolchains.progress import Progress
 from toolchains.target import find_targets
 
@@ -37,23 +39,20 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             try:
                 function(*args, **kwargs)
-            except KernfitError as error:
-                ERR.print("[red]error:[/red]", end=" ")
-                ERR.print(str(error), markup=False)
-                if error.status == 1:
-                    traceback.print_exc()
-                raise SystemExit(error.status) from error
-            except OSError as error:
-                if error.errno in (12, 28, 122):
-                    ERR.print(f"[red]error:[/red] {error.strerror}: {error.filename or 'out of memory'}")
-                    raise SystemExit(ResourceError.status) from error
+            except SystemExit as error:
+                if error.code in interruption.STATUSES:
+                    ERR.print("interrupted: nothing half-written is left")
+                    interruption.leave(error.code)
                 raise
-            except KeyboardInterrupt as error:
-                ERR.print("interrupted: nothing half-written is left")
-                raise SystemExit(130) from error
+            except Exception as error:
+                known = as_known(error)
+                if known is None or known.status == 1:
+                    raise
+                ERR.print("[red]error:[/red]", end=" ")
+                ERR.print("\n".join([str(known), *getattr(error, "__notes__", ())]), markup=False)
+                raise SystemExit(known.status) from error
 
         return invoke_task(**options)(guarded)
 
@@ -383,8 +382,8 @@ def tune(
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
+    from kernels.program import program_of
     from kernels.tuning import RECORDS as SHIPPED
-    from toolchains.batch import program_of
     from toolchains.bench.tuning import tune as search
     from toolchains.session import opened
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 from pathlib import Path
+
+from toolchains.scratch import write_whole
 
 EPOCH = 0
 """Modification time of every member but in releases, in seconds since 1970."""
@@ -31,14 +32,3 @@ def make_archive(path: Path, prefix: str, members: dict[str, Path], epoch: int =
             archive.addfile(entry, io.BytesIO(data))
     write_whole(path, raw.getvalue())
     return hashlib.sha256(raw.getvalue()).hexdigest()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it: all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(data)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

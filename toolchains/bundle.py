@@ -18,19 +18,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
-from toolchains.archive import write_whole
 from toolchains.cache import ROOT
 from toolchains.engines.image import connect, ensure_image, load_images
 from toolchains.engines.pinned import PINS
+from toolchains.limits import limit
 from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
 from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
+from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 Say = Callable[[str], None]
 SUMS, IMAGES = "SHA256SUMS", "images.tar"
 SETUP = ROOT / ".ci" / "setup"
-SECONDS = 3600.0
 
 
 # -- export --------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def _fetch_wheels(folder: Path) -> None:
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     for words in (["--require-hashes", "-r", str(REQUIREMENTS)], [uv]):
         command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        finished = run([*command, *words], timeout=SECONDS, cwd=folder)
+        finished = run([*command, *words], timeout=limit("bundle"), cwd=folder)
         if finished.status != 0:
             raise EngineError(f"pip could not download the wheels: {finished.output}")
 
@@ -72,11 +72,11 @@ def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
         raise MissingToolError(
             "the command `docker` saves images, and is missing: `invoke setup` brings it"
         )
-    client = connect(SECONDS)
+    client = connect(limit("bundle"))
     tags = [ensure_image(client, target, say) for target in targets]
     client.close()
     say(f"bundle: {len(tags)} image(s)")
-    finished = run(["docker", "save", "--output", str(path), *tags], timeout=SECONDS)
+    finished = run(["docker", "save", "--output", str(path), *tags], timeout=limit("bundle"))
     if finished.status != 0:
         raise EngineError(f"docker save failed: {finished.output}")
 
@@ -111,7 +111,7 @@ def provide(folder: Path, say: Say) -> None:
     if not (folder / IMAGES).exists():
         say("Docker: the bundle has no images; the local engine will be used")
     elif provide_daemon(say):
-        for tag in load_images(folder / IMAGES, SECONDS):
+        for tag in load_images(folder / IMAGES, limit("bundle")):
             say(f"Docker: {tag} loaded")
 
 

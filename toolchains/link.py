@@ -20,13 +20,13 @@ import msgspec
 from kernels.codegen.driver import run_symbol, weights_symbol
 from kernels.errors import EngineError, KernfitError, MissingToolError
 from kernels.plan import Plan
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.table import runner_table
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
 SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
-TIMEOUT = 600.0
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,7 +153,7 @@ def zig_environment() -> dict[str, str]:
 
 
 def _tool(command: Sequence[str], folder: Path) -> None:
-    finished = run(command, timeout=TIMEOUT, cwd=folder, env=zig_environment())
+    finished = run(command, timeout=limit("tool"), cwd=folder, env=zig_environment(), own_group=False)
     if finished.status != 0:
         words = " ".join(Path(word).name for word in command[:4])
         raise EngineError(f"`{words} ...` failed with status {finished.status}: {finished.output}")

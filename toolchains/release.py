@@ -16,10 +16,11 @@ import msgspec
 
 from kernels.errors import InputError
 from kernels.plan import Plan
-from toolchains.archive import make_archive, write_whole
+from toolchains.archive import make_archive
 from toolchains.cache import ROOT
 from toolchains.making import VERSION, members
 from toolchains.pipeline import Built
+from toolchains.scratch import write_whole
 from toolchains.source import Source
 
 SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)

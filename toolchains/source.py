@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import InputError, UsageError
+from toolchains.limits import limit
 from toolchains.process import run
 
-GIT_SECONDS = 60.0
 SHOWN_FILES = 5
 LAST_EPOCH = 8**11 - 1
 """The latest time that a ustar header can hold (POSIX.1-2024, pax, "ustar Interchange Format")."""
@@ -51,7 +51,7 @@ def parse_epoch(word: str) -> int:
 
 def _git(root: Path, *words: str) -> list[str]:
     lines: list[str] = []
-    finished = run(["git", "-C", str(root), *words], timeout=GIT_SECONDS, on_line=lines.append)
+    finished = run(["git", "-C", str(root), *words], timeout=limit("tool"), on_line=lines.append)
     if finished.status != 0:
         raise InputError(f"a release needs a git checkout: git {words[0]}: {finished.output}")
     return lines

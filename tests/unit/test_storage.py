@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from toolchains.archive import make_archive, write_whole
+from toolchains.archive import make_archive
 from toolchains.cache import Store, digest
+from toolchains.scratch import write_whole
 
 
 def members(folder: Path, names: list[str], mode: int, when: int) -> dict[str, Path]:

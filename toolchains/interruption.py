@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM: a task ends at once, and leaves no child, no container and no unfinished folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from toolchains.process import end_all
+from toolchains.scratch import remove_all
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STATUSES = tuple(128 + number for number in SIGNALS)
+
+
+def arm() -> None:
+    """From here on either signal raises SystemExit with its status: once, for cleaning up is short."""
+    for number in SIGNALS:
+        signal.signal(number, _raise)
+
+
+def _raise(number: int, _frame: FrameType | None) -> None:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process without waiting for threads that still compute, which nothing can interrupt."""
+    end_all()
+    remove_all()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
+@contextmanager
+def threads(number: int, stop: Callable[[], None]) -> Iterator[ThreadPoolExecutor]:
+    """So many threads; after an error `stop` ends what they do, after an interruption nobody waits."""
+    pool = ThreadPoolExecutor(max(1, number))
+    try:
+        yield pool
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop()
+        pool.shutdown(wait=isinstance(error, Exception))
+        raise
+    pool.shutdown()
