@@ -5,11 +5,18 @@ Each parses its words, calls one function and prints what it gives.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toolchains import signals
+
+signals.arm()
+
 import functools
 import shutil
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,14 +24,9 @@ from invoke.context import Context
 from invoke.tasks import task as invoke_task
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from toolchains import interruption
-
-interruption.arm()
-
 from kernels import models as model_files
 from kernels.errors import InputError, MissingToolError, UsageError, as_known
+from toolchains.interruption import leave
 from toolchains.progress import Progress
 from toolchains.target import find_targets
 
@@ -42,9 +44,9 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
             try:
                 function(*args, **kwargs)
             except SystemExit as error:
-                if error.code in interruption.STATUSES:
+                if error.code in signals.STATUSES:
                     ERR.print("interrupted: nothing half-written is left")
-                    interruption.leave(error.code)
+                    leave(error.code)
                 raise
             except Exception as error:
                 known = as_known(error)

@@ -67,6 +67,7 @@ class ResourceError(KernfitError):
     status = 8
 
 
+KILLED = "{} was killed, as the kernel does when memory runs out; try --jobs 1"
 HINTS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, for this user's share of the disk is used up",

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from kernels.errors import KILLED, KernfitError, ResourceError
 from toolchains.emulators import find_emulator
 from toolchains.limits import limit
 from toolchains.process import run
@@ -188,6 +189,8 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         outcome, reason = "timeout", f"no result after {each.timeout:.0f} s"
     elif finished.status == -signal.SIGILL:
         outcome, reason = "illegal", "an instruction that this CPU does not have"
+    elif finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(machine.name))
     elif finished.status < 0:
         outcome, reason = "crash", signal.Signals(-finished.status).name
     elif finished.status in (4, 5, 6):
@@ -225,4 +228,8 @@ def _print(ended: Ended) -> None:
 
 if __name__ == "__main__":
     location = Path(sys.argv[1])
-    emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    try:
+        emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    except KernfitError as error:
+        print(f"error: {error}", flush=True)
+        raise SystemExit(error.status) from error

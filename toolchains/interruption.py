@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import FrameType
 from typing import NoReturn
 
 from toolchains.process import end_all
 from toolchains.scratch import remove_all
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STATUSES = tuple(128 + number for number in SIGNALS)
-
-
-def arm() -> None:
-    """From here on either signal raises SystemExit with its status: once, for cleaning up is short."""
-    for number in SIGNALS:
-        signal.signal(number, _raise)
-
-
-def _raise(number: int, _frame: FrameType | None) -> None:
-    for other in SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise SystemExit(128 + number)
 
 
 def leave(status: int) -> NoReturn:

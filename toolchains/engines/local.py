@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from kernels.errors import EngineError, ResourceError
+from kernels.errors import EngineError, MissingToolError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
 from toolchains.limits import VARIABLE, limit, passed_on
 from toolchains.owner import owner
@@ -94,7 +94,10 @@ def check_step(module: str, status: int, output: str, *, timed_out: bool) -> Non
         )
     if "No space left on device" in output:
         raise ResourceError(f"{module}: no space left on the disk")
-    if "MemoryError" in output or status in (-9, 137):
+    if "MemoryError" in output or "std::bad_alloc" in output or status in (-9, 137):
         raise ResourceError(f"{module} ran out of memory; try --jobs 1")
+    if status in (MissingToolError.status, ResourceError.status):
+        kind = MissingToolError if status == MissingToolError.status else ResourceError
+        raise kind(f"{module}: {output.splitlines()[-1].removeprefix('error: ')}")
     if status != 0:
         raise EngineError(f"{module} failed with status {status}: {output}")
