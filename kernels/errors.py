@@ -88,14 +88,23 @@ HINTS = {
 
 def as_known(error: Exception) -> KernfitError | None:
     """The expected failure that an exception is: itself, or what the machine lacks as a ResourceError."""
+    known: KernfitError | None = None
     if isinstance(error, KernfitError):
         return error
     if isinstance(error, MemoryError):
-        return ResourceError(f"out of memory: {HINTS[errno.ENOMEM]}")
-    if isinstance(error, OSError) and error.errno in HINTS:
+        known = ResourceError(f"out of memory: {HINTS[errno.ENOMEM]}")
+    elif isinstance(error, OSError) and error.errno in HINTS:
         where = f": {error.filename}" if error.filename else ""
-        return ResourceError(f"{error.strerror}{where}: {HINTS[error.errno]}")
-    return None
+        known = ResourceError(f"{error.strerror}{where}: {HINTS[error.errno]}")
+    if known is not None:
+        for note in getattr(error, "__notes__", ()):
+            known.add_note(note)
+    return known
+
+
+def told(error: KernfitError) -> str:
+    """What an error says, and its notes below."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

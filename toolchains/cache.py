@@ -16,12 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "ziglang")
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest(*parts: Any) -> str:
     """SHA-256 of the parts' JSON."""
     return hashlib.sha256(b"\0".join(msgspec.json.encode(part) for part in parts)).hexdigest()

@@ -13,10 +13,11 @@ from toolchains.process import end_all
 from toolchains.scratch import remove_all
 
 
-def leave(status: int) -> NoReturn:
-    """End this process without waiting for threads that still compute, which nothing can interrupt."""
+def leave(status: int, word: str) -> NoReturn:
+    """End this process with a last word, not waiting for threads, whose computing nothing interrupts."""
     end_all()
     remove_all()
+    sys.stderr.write(f"{word}\n")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)

@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, tuple[float, str]] = MappingProxyType(
         "export": (1800.0, "the export of a torch program"),
         "measure": (7200.0, "a round of `invoke bench` or `invoke tune`"),
         "copy": (600.0, "a copy to or from a board"),
+        "rebuild": (4 * 3600.0, "what `invoke verify` runs to make an archive again"),
         "lock": (7200.0, "the same build in another process"),
     }
 )

@@ -16,8 +16,8 @@ from kernels.models import read_model
 from kernels.models.oracle import Composition, Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network, program_of
-from toolchains.archive import make_archive
-from toolchains.cache import ROOT, Store, code_digest, digest, file_digest, versions
+from toolchains.archive import file_sha256, make_archive
+from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Remembered, sample
 from toolchains.events import Event, Work
 from toolchains.inspection import inspect_library, inspect_runs
@@ -153,7 +153,7 @@ def _build(
             key=key,
             sha256="" if report.skipped() else sha256,
             report=hashlib.sha256(text).hexdigest(),
-            files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
+            files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         )
         write_json(folder / STAMP, stamp)
         write_whole(report_path, text)
@@ -171,9 +171,9 @@ def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest,
     """What the last build left, if it was made from the same, was whole, and still is."""
     try:
         stamp = msgspec.json.decode((place / STAMP).read_bytes(), type=Stamp)
-        if stamp.key != key or not stamp.sha256 or file_digest(archive) != stamp.sha256:
+        if stamp.key != key or not stamp.sha256 or file_sha256(archive) != stamp.sha256:
             return None
-        if file_digest(report) != stamp.report or _damaged(place, stamp):
+        if file_sha256(report) != stamp.report or _damaged(place, stamp):
             return None
         manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
         return manifest, msgspec.json.decode(report.read_bytes(), type=Report), stamp.sha256
@@ -186,7 +186,7 @@ def _damaged(place: Path, stamp: Stamp) -> list[str]:
     return [
         name
         for name, sha256 in stamp.files.items()
-        if not (place / name).is_file() or file_digest(place / name) != sha256
+        if not (place / name).is_file() or file_sha256(place / name) != sha256
     ]
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from kernels.errors import EngineError
 from toolchains.limits import limit
@@ -61,29 +62,51 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file beside its place and rename it: all or nothing.
+@contextmanager
+def whole(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file that takes its name when all of it has been written: all or nothing.
 
-    A `durable` one is all or nothing even if the power fails. Remains of the same file are removed.
+    A `durable` one even if the power fails. Remains of the same file are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent, path.name)
     unfinished = _beside(path.parent, path.name)
     try:
-        unfinished.write_bytes(data)
-        if durable:
-            with unfinished.open("rb") as stream:
-                os.fsync(stream.fileno())
+        with unfinished.open("wb") as out:
+            yield out
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file, all of it or nothing."""
+    with whole(path, durable=durable) as out:
+        out.write(data)
+
+
 @contextmanager
 def scratch(build: Path, name: str) -> Iterator[Path]:
     """A folder below `build` that vanishes, whatever happens; those of the dead go first."""
-    folder = build / "tmp"
-    _sweep(folder)
+    _sweep(build / "tmp")
+    with _vanishing(build / "tmp", name) as work:
+        yield work
+
+
+@contextmanager
+def replaced(place: Path) -> Iterator[Path]:
+    """A folder that takes the place of another when it is whole, and else vanishes."""
+    _sweep(place.parent, place.name)
+    with _vanishing(place.parent, place.name) as work:
+        yield work
+        exchange(work, place)
+
+
+@contextmanager
+def _vanishing(folder: Path, name: str) -> Iterator[Path]:
     work = _beside(folder, name)
     work.mkdir(parents=True)
     _folders.add(work)

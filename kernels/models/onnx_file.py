@@ -141,6 +141,18 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
         del tensor.external_data[:]
 
 
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The files beside a model that hold its weights, sorted."""
+    model = onnx.load(path, load_external_data=False)
+    locations = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(path.parent / location for location in locations))
+
+
 def _whole(text: str) -> int:
     """A number in an external tensor's description; 0 where there is none, -1 where it is none."""
     return int(text) if text.isdecimal() else -bool(text)

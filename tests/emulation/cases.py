@@ -6,12 +6,15 @@ import itertools
 import json
 from collections.abc import Iterator
 
+from tests.emulation.index_cases import index_cases
+
 
 def listing() -> str:
     """A listing of all cases."""
     parts = ['name = "edges"\nsource = "sizes around vector and tile edges"\n']
     for number, (label, body) in enumerate(cases()):
         parts.append(f'[[kernel]]\nname = "{label}_{number}"\n{body}\n')
+    parts += [f'[[kernel]]\nname = "{name}"\n{body}\n' for name, body in index_cases()]
     return "\n".join(parts)
 
 

@@ -17,8 +17,10 @@ from docker.types import Ulimit
 
 from kernels.errors import EngineError, KernfitError
 from toolchains.cache import ROOT
-from toolchains.engines.image import connect, ensure_image, image_tag
+from toolchains.engines import Surroundings
+from toolchains.engines.image import connect, ensure_image, image_tag, packages
 from toolchains.engines.local import check_step
+from toolchains.engines.pinned import drift, image_pins
 from toolchains.engines.talking import LABEL, is_orphan, labels, talking, within
 from toolchains.limits import limit, passed_on
 from toolchains.process import KEPT_LINES
@@ -67,14 +69,24 @@ class DockerEngine:
                     with contextlib.suppress(APIError):
                         self._client.api.remove_container(found["Id"], force=True, v=True)
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
-        """Build the target's image if it is not there."""
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
+        """Build the target's image if it is not there, or `anew` even if it is."""
         with self._preparing, talking("making an image"):
-            ensure_image(self._client, target, on_line)
+            ensure_image(self._client, target, on_line, anew=anew)
 
     def identity(self, target: Target) -> str:
         """The engine's name and the image's tag, which is a digest of what it is made from."""
         return f"{self.name} {image_tag(target)}"
+
+    def describe(self, target: Target) -> Surroundings:
+        """The image's tag and identifier, and which of its Debian packages are not as pinned."""
+        tag = image_tag(target)
+        with talking("describing an image"):
+            image = self._client.images.get(tag)
+            found = packages(self._client, tag)
+        return Surroundings(
+            engine=self.name, image=tag, digest=image.id, unpinned=tuple(drift(found, image_pins()))
+        )
 
     def run(
         self,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from kernels.errors import EngineError, MissingToolError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
+from toolchains.engines import Surroundings
 from toolchains.limits import VARIABLE, limit, passed_on
 from toolchains.owner import owner
 from toolchains.process import end_all, run
@@ -30,7 +31,7 @@ class LocalEngine:
         """An engine that is open."""
         self._closed = False
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
     def identity(self, target: Target) -> str:
@@ -39,6 +40,10 @@ class LocalEngine:
         if emulator is None:
             return self.name
         return f"{self.name}, {emulator.name}{', counting' if emulator.loads_plugins else ''}"
+
+    def describe(self, target: Target) -> Surroundings:
+        """The same as its identity: there is no image."""
+        return Surroundings(engine=self.identity(target))
 
     def run(
         self,
