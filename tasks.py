@@ -69,6 +69,10 @@ MODEL = (
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
+GUARD = (
+    "small, or all: which kernels are also run between pages that must not be touched; small are those "
+    "of up to 4 million operations"
+)
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = "allow Winograd's algorithm for 3x3 convolutions: faster, less accurate, within its own bound"
 VERBOSE = "also show what compilers and Docker print"
@@ -156,6 +160,7 @@ def models(c: Context) -> None:
     help={
         **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "guard": GUARD,
         "weights": WEIGHTS,
         "max-arena": "the most scratch memory that a network may need, such as 256K",
         "dim": DIM,
@@ -174,6 +179,7 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    guard: str = "small",
     weights: str = "embed",
     max_arena: str = "",
     dim: Any = None,
@@ -190,11 +196,12 @@ def build(
     from toolchains.words import one_of, parse_bytes
 
     one_of("--check", check, "all", "sample")
+    one_of("--guard", guard, "all", "small")
     one_of("--weights", weights, "embed", "file", "symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(
-            s.options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+            s.options, checks=check, guards=guard, weights=weights, max_arena=limit, winograd=winograd
         )
         built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
     summary.conclude(OUT, built, failures, skipped_too=require_checks)
@@ -269,6 +276,7 @@ def verify(
 @task(
     help={
         **COMMON,
+        "guard": GUARD,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
@@ -283,6 +291,7 @@ def check(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    guard: str = "small",
     histogram: bool = False,
     trace: bool = False,
     dim: Any = None,
@@ -292,7 +301,9 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
     from toolchains.session import opened
+    from toolchains.words import one_of
 
+    one_of("--guard", guard, "all", "small")
     with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
         if trace:
             from toolchains import tracing
@@ -301,8 +312,9 @@ def check(
             OUT.print(tracing.table_of(traces))
             tracing.require(traces)
             return
+        options = msgspec.structs.replace(s.options, guards=guard)
         reports = [
-            pipeline.check_again(each, target, s.options, s.progress, histogram=histogram)
+            pipeline.check_again(each, target, options, s.progress, histogram=histogram)
             for each in s.models
             for target in s.targets
         ]

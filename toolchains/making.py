@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.codegen.header import header
 from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
-from kernels.errors import EngineError
+from kernels.errors import EngineError, InputError
 from kernels.graph.network import plan_network
 from kernels.graph.planning import plan as make_plan
 from kernels.graph.weights import packed_weights
@@ -22,7 +24,7 @@ from kernels.plan import Kernel, Plan, WeightsMode
 from kernels.program import Model, Network
 from kernels.tuning import read_records
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
-from toolchains.checking import Checks
+from toolchains.checking import Checks, Guards
 from toolchains.engines import Engine
 from toolchains.inspection import measure
 from toolchains.interruption import threads
@@ -47,7 +49,8 @@ SUFFIXES = (".o", ".frame.o")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
-    Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
+    Of the checks, all are made, or those of a sample (`checking.sample`); `guards` says which
+    kernels are run between pages that must not be touched. `records` are
     folders of records of tuning that go before those that ship. `winograd` allows algorithms
     that are faster and less accurate. `weights` says where those of
     networks are, whose arena may be `max_arena` bytes, if that is given.
@@ -58,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     build: Path = ROOT / "build"
     checks: Checks = "all"
+    guards: Guards = "small"
     records: tuple[Path, ...] = ()
     winograd: bool = False
     weights: WeightsMode = "embed"
@@ -151,7 +155,8 @@ def _compile(plan: Plan, target: Target, options: Options, place: Path, progress
                 out=".",
             )
             path = write_json(place / f"codegen{number}.json", request)
-            work.held(options.engine.run("kernels.codegen", path, target, on_line=finished))
+            with _naming_nodes(plan):
+                work.held(options.engine.run("kernels.codegen", path, target, on_line=finished))
             path.unlink()
 
         with threads(count, lambda: None) as pool:
@@ -160,6 +165,22 @@ def _compile(plan: Plan, target: Target, options: Options, place: Path, progress
         lost = [names[symbol] for symbol in missing if not (place / f"{symbol}.o").is_file()]
         if lost:
             raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
+
+
+@contextmanager
+def _naming_nodes(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_of_node(plan, str(error))) from error
+
+
+def _of_node(plan: Plan, told: str) -> str:
+    """What code generation says of a kernel, about the node that it is of."""
+    symbol, _, why = told.partition(": ")
+    calls = plan.network.calls if plan.network else ()
+    nodes = [call.node for call in calls if plan.kernel(call.kernel).symbol == symbol]
+    return f"{plan.library}: node '{nodes[0]}': {why}" if nodes else f"{plan.library}: {told}"
 
 
 def _key(part: Kernel | Plan, target: Target) -> str:
@@ -180,7 +201,7 @@ def _weigh(plan: Plan, network: Network, target: Target, work: Path) -> str:
     path = work / weights_file(plan.library)
     total = hashlib.sha256()
     with path.open("wb") as stream:
-        for piece in packed_weights(plan, network, target):
+        for piece in packed_weights(plan, network, target.byte_order):
             stream.write(piece)
             total.update(piece)
     mode = plan.network.weights_mode if plan.network else "file"

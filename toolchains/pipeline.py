@@ -106,7 +106,7 @@ def _build(
         versions(),
         options.engine.identity(target),
     )
-    key = digest(plan, *surroundings, oracle.identity if network else "")
+    key = digest(plan, *surroundings, oracle.identity if network else "", options.guards)
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
@@ -133,6 +133,7 @@ def _build(
             only=sample(plan) if options.checks == "sample" else None,
             remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), folder),
             reference=reference,
+            guards=options.guards,
         )
         report = checking.run(progress)
         inspections = (
@@ -230,5 +231,6 @@ def _check_again(
         build=options.build,
         histogram=histogram,
         reference=reference,
+        guards=options.guards,
     )
     return checking.run(progress)

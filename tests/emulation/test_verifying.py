@@ -15,6 +15,7 @@ import pytest
 
 from kernels.errors import CheckFailedError, KernfitError
 from tests.clones import LISTING, commit, commit_of_the_project
+from toolchains import verifying
 from toolchains.archive import Stored, file_sha256, make_archive
 from toolchains.progress import Progress
 from toolchains.provenance import read_provenance
@@ -117,6 +118,7 @@ def test_a_release_is_made_again_and_is_the_same(mine: Path, released: Released)
     assert finished.stdout.splitlines()[-1].endswith(": the same bytes")
 
 
+@pytest.mark.everything
 def test_a_forged_object_is_found_by_making_it_again(mine: Path, released: Released) -> None:
     change(mine, {"libsmall.a": flip_code}, sbom=True)
     assert quick(mine), "all that can be read agrees"
@@ -125,6 +127,34 @@ def test_a_forged_object_is_found_by_making_it_again(mine: Path, released: Relea
     last = finished.stdout.splitlines()[-1]
     assert "differs in libsmall.a: small_product.o: section .text, byte" in last
     assert last.endswith(", in small_product")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "where"),
+    [
+        ("libsmall.a", flip_code, r"small_product\.o: section \.text, byte \d+, in small_product"),
+        ("libsmall.so", flip_code, r"section \.text, byte \d+, in small_product"),
+        ("small.h", lambda data: data.replace(b"int32_t", b"int64_t"), r"line \d+"),
+    ],
+)
+def test_a_rebuild_that_differs_tells_where(
+    name: str,
+    function: Callable[[bytes], bytes],
+    where: str,
+    mine: Path,
+    released: Released,
+    tmp_path: Path,
+) -> None:
+    change(mine, {name: function}, sbom=True)
+    assert quick(mine), "all that can be read agrees"
+    folders = [tmp_path / which for which in ("theirs", "ours")]
+    pair = []
+    for folder, path in zip(folders, (mine, released.first / mine.name), strict=True):
+        folder.mkdir()
+        pair.append(unpack(path, folder))
+    recipe, _ = read_sbom(pair[0].members[SBOM].read_bytes())
+    with pytest.raises(CheckFailedError, match=rf"differs in {name}: {where}$"):
+        verifying._difference(mine, recipe, *pair, print)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from kernels.errors import EngineError, MissingToolError, ResourceError
+from kernels.errors import EngineError, InputError, MissingToolError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
 from toolchains.engines import Surroundings
 from toolchains.limits import VARIABLE, limit, passed_on
@@ -18,7 +18,7 @@ from toolchains.step import PARENT, peak_of
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 class LocalEngine:
@@ -101,8 +101,8 @@ def check_step(module: str, status: int, output: str, *, timed_out: bool) -> Non
         raise ResourceError(f"{module}: no space left on the disk")
     if "MemoryError" in output or "std::bad_alloc" in output or status in (-9, 137):
         raise ResourceError(f"{module} ran out of memory; try --jobs 1")
-    if status in (MissingToolError.status, ResourceError.status):
-        kind = MissingToolError if status == MissingToolError.status else ResourceError
-        raise kind(f"{module}: {output.splitlines()[-1].removeprefix('error: ')}")
+    for kind in (InputError, MissingToolError, ResourceError):
+        if status == kind.status and output:
+            raise kind(output.splitlines()[-1].removeprefix("error: "))
     if status != 0:
         raise EngineError(f"{module} failed with status {status}: {output}")
