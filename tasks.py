@@ -5,25 +5,30 @@ Each parses its words, calls one function and prints what it gives.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toolchains import signals
+
+signals.arm()
+
 import functools
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from invoke.context import Context
 from invoke.tasks import task as invoke_task
 from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parent))
+from rich.markup import escape
 
 from kernels import models as model_files
-from kernels.errors import InputError, KernfitError, MissingToolError, ResourceError, UsageError
+from kernels.errors import InputError, MissingToolError, UsageError, as_known, told
+from toolchains.interruption import leave
 from toolchains.progress import Progress
 from toolchains.target import find_targets
 
@@ -38,23 +43,18 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             try:
                 function(*args, **kwargs)
-            except KernfitError as error:
-                ERR.print("[red]error:[/red]", end=" ")
-                ERR.print(str(error), markup=False)
-                if error.status == 1:
-                    traceback.print_exc()
-                raise SystemExit(error.status) from error
-            except OSError as error:
-                if error.errno in (12, 28, 122):
-                    ERR.print(f"[red]error:[/red] {error.strerror}: {error.filename or 'out of memory'}")
-                    raise SystemExit(ResourceError.status) from error
+            except SystemExit as error:
+                if error.code in signals.STATUSES:
+                    leave(error.code, "interrupted: nothing half-written is left")
                 raise
-            except KeyboardInterrupt as error:
-                ERR.print("interrupted: nothing half-written is left")
-                raise SystemExit(130) from error
+            except Exception as error:
+                known = as_known(error)
+                if known is None or known.status == 1:
+                    raise
+                ERR.print(f"[red]error:[/red] {escape(told(known))}")
+                raise SystemExit(known.status) from error
 
         return invoke_task(**options)(guarded)
 
@@ -413,8 +413,8 @@ def tune(
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
+    from kernels.program import program_of
     from kernels.tuning import RECORDS as SHIPPED
-    from toolchains.batch import program_of
     from toolchains.bench.tuning import tune as search
     from toolchains.session import opened
 

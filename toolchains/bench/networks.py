@@ -22,7 +22,8 @@ from toolchains import pipeline
 from toolchains.bench import results
 from toolchains.bench.race import PEER, Raced, RaceRequest, flops_of
 from toolchains.bench.results import BenchRow, PeerFigure, TargetFigures, summary_of, table_of
-from toolchains.bench.running import TIMEOUT, environment, own_target, runs_here
+from toolchains.bench.running import environment, own_target, runs_here
+from toolchains.limits import limit
 from toolchains.making import Options, make
 from toolchains.process import run
 from toolchains.progress import Progress
@@ -73,7 +74,7 @@ def race_model(
         progress.step(f"{plan.library} on {target.name}: measuring beside {PEER}")
         ended = run(
             [sys.executable, "-m", "toolchains.bench.race", str(place / "race.json")],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
         )
     last = ended.output.strip().splitlines()[-1:] or [""]

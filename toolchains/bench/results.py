@@ -12,9 +12,9 @@ from rich.table import Table
 
 from kernels.plan import Kernel
 from toolchains import processor
-from toolchains.archive import write_whole
 from toolchains.bench.contest import OURS, WINOGRAD, Machine, Measured
 from toolchains.bench.sizes import Size
+from toolchains.scratch import write_whole
 
 
 class PeerFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ from toolchains.bench.results import (
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.limits import limit
 from toolchains.making import Options, make
 from toolchains.process import run
 from toolchains.progress import Progress
@@ -42,7 +43,6 @@ from toolchains.target import Target, all_targets
 SETS = Path(__file__).parent / "sets"
 COUNTED = SETS / "counted.toml"
 """The products whose instructions are counted: weights packed, two of a convolution, one of BERT."""
-TIMEOUT = 7200.0
 
 
 class Set(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +158,7 @@ def measure_set(
         path.write_bytes(msgspec.json.encode(request))
         ended = run(
             [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
             on_line=said,
         )
