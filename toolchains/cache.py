@@ -13,7 +13,7 @@ import msgspec
 from toolchains.archive import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "ziglang")
+VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang")
 
 
 def digest(*parts: Any) -> str:

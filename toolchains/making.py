@@ -15,7 +15,7 @@ from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.codegen.header import header
 from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
-from kernels.errors import EngineError
+from kernels.errors import EngineError, InputError
 from kernels.graph.network import plan_network
 from kernels.graph.planning import plan as make_plan
 from kernels.graph.weights import packed_weights
@@ -149,13 +149,24 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
                 out=".",
             )
             path = write_json(work / f"codegen{number}.json", request)
-            options.engine.run("kernels.codegen", path, target, on_line=finished)
+            try:
+                options.engine.run("kernels.codegen", path, target, on_line=finished)
+            except InputError as error:
+                raise InputError(_of_node(plan, str(error))) from error
             path.unlink()
 
         parallel(generate, range(count), options.engine.close)
     lost = [names[symbol] for symbol in missing if not (work / f"{symbol}.o").is_file()]
     if lost:
         raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
+
+
+def _of_node(plan: Plan, told: str) -> str:
+    """What code generation says of a kernel, about the node that it is of."""
+    symbol, _, why = told.partition(": ")
+    calls = plan.network.calls if plan.network else ()
+    nodes = [call.node for call in calls if plan.kernel(call.kernel).symbol == symbol]
+    return f"{plan.library}: node '{nodes[0]}': {why}" if nodes else f"{plan.library}: {told}"
 
 
 def _key(part: Kernel | Plan, target: Target) -> str:

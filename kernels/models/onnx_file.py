@@ -255,8 +255,8 @@ def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.Ten
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not dim.HasField("dim_value"):
             found.append((_dim(value, axis, dim), dim))
-        elif dim.dim_value < 1:
-            raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}, so no elements")
+        elif dim.dim_value < 0:
+            raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}")
     return found
 
 

@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file, onnx_functions
+from kernels.models import onnx_constants, onnx_file, onnx_functions, onnx_tail
 from kernels.names import identifier
 from kernels.operators import find_family, importers
+from kernels.operators.node import Importer
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 Array = NDArray[Any]
@@ -83,9 +84,11 @@ class Walk:
                 f"{self._path}: input '{value.name}' is of type {kind}, which is not supported"
             )
         shape = tuple(dim.dim_value for dim in given.shape.dim)
-        self.tensors[value.name] = self.draft.add(
-            Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype)
-        )
+        tensor = self.draft.add(Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype))
+        if tensor.elements:
+            self.tensors[value.name] = tensor
+        else:
+            self.values[value.name] = np.zeros(shape, numpy_type(dtype))
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; a value becomes one when it is first asked for."""
@@ -109,19 +112,33 @@ class Walk:
         opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
         first = len(self.draft.operators)
         try:
-            outputs = self._outputs(node, opset)
+            outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
         except InputError as error:
             self.draft.forget(first)
-            function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
-            if function is None:
-                raise
-            self._expand(*function, why=error)
-            return
+            outputs = self._otherwise(node, opset, error)
         for name, output in zip(node.output, outputs, strict=False):
-            if isinstance(output, Tensor):
-                self.tensors[name] = output
-            else:
+            if not isinstance(output, Tensor):
                 self.values[name] = output
+            elif output.elements:
+                self.tensors[name] = output
+            else:  # what has no elements is known
+                self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
+
+    def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
+        """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
+        first = len(self.draft.operators)
+        try:
+            outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
+        except InputError as refusal:
+            self.draft.forget(first)
+            why, outputs = InputError(f"{why}; {refusal}"), ()
+        if outputs:
+            return outputs
+        function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+        if function is None:
+            raise why
+        self._expand(*function, why=why)
+        return ()
 
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
@@ -154,10 +171,17 @@ class Walk:
                 if self._elements > MOST_ELEMENTS:
                     raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
+        nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
+        if nothing is not None:
+            return nothing
         importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
+        return self._imported(node, opset, importer)
+
+    def _imported(self, node: onnx.NodeProto, opset: int, importer: Importer) -> Sequence[Tensor]:
+        """What an importer makes of a node, under the model's own names."""
         view = View(self, node, opset, tuple(name if name in self._read else "" for name in node.output))
         outputs = importer(view)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -175,13 +199,15 @@ class Walk:
         for value in self._model.graph.output:
             name = value.name
             given = self.tensor(name)
-            if given.role is Role.INPUT and given.name == name:
+            if name in self.draft.tensors and self.draft.tensors[name].role is Role.INPUT:
                 raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
             if given.name == name:
                 raise InputError(f"{self._path}: '{name}' is an output twice")
             self.draft.reserved.discard(name)
             renamed = self.draft.add(msgspec.structs.replace(given, name=name, role=Role.OUTPUT))
             self.tensors[name] = renamed
+            if not renamed.elements:
+                continue
             self.draft.append(
                 Operator(
                     name=name,
@@ -227,9 +253,9 @@ class View:
 
     def known(self, number: int, what: str) -> Array:
         """An input's value; InputError where `what` is not constant."""
-        value, tensor = self.value(number), self.given(number)
+        value = self.value(number)
         if value is None:
-            raise InputError(f"its {what} ('{tensor.name}') must be constant")
+            raise InputError(f"its {what} ('{self.given(number).name}') must be constant")
         return value
 
     def is_constant(self, tensor: Tensor) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from kernels.errors import EngineError, ResourceError
+from kernels.errors import EngineError, InputError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
 from toolchains.engines import STEP_TIMEOUT, Surroundings
 from toolchains.process import end_all, run
@@ -83,5 +83,7 @@ def check_step(module: str, status: int, output: str, *, timed_out: bool) -> Non
         raise ResourceError(f"{module}: no space left on the disk")
     if "MemoryError" in output or status in (-9, 137):
         raise ResourceError(f"{module} ran out of memory; try --jobs 1")
+    if status == InputError.status and output:
+        raise InputError(output.splitlines()[-1])
     if status != 0:
         raise EngineError(f"{module} failed with status {status}: {output}")
