@@ -1,7 +1,4 @@
-"""kernfit's tasks: `invoke --list` names them, `invoke --help TASK` explains one.
-
-Each parses its words, calls one function and prints what it gives.
-"""
+"""kernfit's tasks: each parses its words, calls one function and prints what it gives."""
 
 from __future__ import annotations
 
@@ -92,10 +89,7 @@ def setup(c: Context, offline: str = "", verbose: bool = False) -> None:
     from toolchains import bundle, provision
 
     say = Progress(verbose=verbose).say
-    if offline:
-        bundle.provide(Path(offline), say)
-    else:
-        provision.provide(say)
+    bundle.provide(Path(offline), say) if offline else provision.provide(say)
 
 
 @task(
@@ -213,6 +207,7 @@ def build(
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "weights": WEIGHTS,
         "dim": DIM,
+        "sign": "a secret key of minisign, which then signs SHA256SUMS",
         "out": "folder for archives, SHA256SUMS, NOTES.md, reports and provenance (default: release)",
         "verbose": VERBOSE,
     },
@@ -227,6 +222,7 @@ def release(
     check: str = "all",
     weights: str = "embed",
     dim: Any = None,
+    sign: str = "",
     out: str = "release",
     verbose: bool = False,
 ) -> None:
@@ -242,7 +238,7 @@ def release(
     source = source_of(ROOT)
     with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
         asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
-        built, failures = releases.release(replace(s, options=asked), Path(out), source)
+        built, failures = releases.release(replace(s, options=asked), Path(out), source, sign)
     summary.conclude(OUT, built, failures, skipped_too=False)
 
 
@@ -253,6 +249,7 @@ def release(
         "rebuild": "also make it again from the commit that it names, and compare (default)",
         "engine": ENGINE,
         "offline": "a bundle of `invoke images --export`, from which comes all that a rebuild needs",
+        "key": "a public key of minisign (a file, or its words), which must have signed SHA256SUMS",
         "verbose": "also show what the rebuild prints",
     },
 )
@@ -262,14 +259,14 @@ def verify(
     rebuild: bool = True,
     engine: str = "auto",
     offline: str = "",
+    key: str = "",
     verbose: bool = False,
 ) -> None:
     """Say whether an archive is what it says: its sums, SBOM, objects and provenance; and make it again."""
-    from toolchains.verifying import verify as examine
+    from toolchains.verifying import Again, verify_archive
 
-    for line in examine(
-        Path(archive), Progress(verbose=verbose), rebuild=rebuild, engine=engine, offline=offline
-    ):
+    again = Again(engine=engine, offline=offline) if rebuild else None
+    for line in verify_archive(Path(archive), Progress(verbose=verbose), again, key):
         OUT.print(line, markup=False, soft_wrap=True)
 
 
@@ -413,25 +410,14 @@ def tune(
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
-    from kernels.program import program_of
-    from kernels.tuning import RECORDS as SHIPPED
-    from toolchains.bench.tuning import tune as search
+    from toolchains.bench.tuning import tune_all
     from toolchains.session import opened
 
     with opened(arch, model, engine, jobs, "dist", verbose=verbose) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)
-        for each in s.models:
-            for target in s.targets:
-                path = search(
-                    program_of(each),
-                    target,
-                    options,
-                    s.progress,
-                    Path(records) if records else SHIPPED,
-                    lambda found: s.progress.say(str(found)),
-                    host=host,
-                )
-                OUT.print(str(path), soft_wrap=True)
+        folder = Path(records) if records else None
+        for path in tune_all(s.models, s.targets, options, s.progress, folder, host):
+            OUT.print(str(path), soft_wrap=True)
 
 
 @task(

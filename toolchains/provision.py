@@ -111,9 +111,10 @@ def docker_version() -> tuple[str, str]:
 
 
 def provide(say: Say) -> None:
-    """Bring QEMU, ssh, and where it can run a Docker engine; say what was done and left out."""
+    """Bring QEMU, ssh, minisign, and where it can run a Docker engine; say what was done and left out."""
     provide_emulators(say)
     _provide_ssh(say)
+    _provide_minisign(say)
     if provide_daemon(say):
         _provide_bootstrap(say)
 
@@ -224,6 +225,17 @@ def _provide_ssh(say: Say) -> None:
     say(f"ssh: installing {', '.join(names)}")
     failure = _install(names)
     say(f"ssh: left out: {failure}" if failure else "ssh: installed")
+
+
+def _provide_minisign(say: Say) -> None:
+    """What signs a release and checks signatures, for those who have a key."""
+    if _finds("minisign"):
+        say("minisign: here already, nothing to do")
+    elif _rights() is None or shutil.which("apt-get") is None:
+        say("minisign: left out, for no package can be installed here: only signatures need it")
+    else:
+        failure = _install(["minisign"])
+        say(f"minisign: left out: {failure}" if failure else "minisign: installed")
 
 
 def _finds(program: str) -> bool:

@@ -26,6 +26,7 @@ from toolchains.provenance import SUFFIX, write_provenance
 from toolchains.sbom import MADE_FROM, SBOM, Recipe, write_sbom
 from toolchains.scratch import replaced, scratch, write_whole
 from toolchains.session import Session
+from toolchains.signing import require_key, sign
 from toolchains.source import Source, within
 from toolchains.target import find_target
 from toolchains.unpacking import unpack
@@ -34,16 +35,21 @@ SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
 
 
-def release(session: Session, out: Path, source: Source) -> tuple[list[Built], list[Failure]]:
+def release(
+    session: Session, out: Path, source: Source, key: str = ""
+) -> tuple[list[Built], list[Failure]]:
     """Build every model of the session for every target, and write the release into `out`.
 
-    Where a build or a check failed, nothing is written. What was built names the archives of the
+    With a secret `key` of minisign the sums are signed. Where a build or a check failed, nothing is
+    written. What was built names the archives of the
     release. InputError where a model is not in the commit, UsageError where `out` holds anything
     but a release, MissingToolError where a package that decides bytes is not the pinned one.
     """
     if out.exists() and any(out.iterdir()) and not (out / SUMS).is_file():
         raise UsageError(f"--out {out}: the folder holds something that is no release; name another")
     _require_pinned()
+    if key:
+        require_key(Path(key))
     recipes = {
         (program_of(model).name, target.name): _recipe(session, source, number, target.name)
         for number, model in enumerate(session.models)
@@ -66,6 +72,8 @@ def release(session: Session, out: Path, source: Source) -> tuple[list[Built], l
         summed = [*(folder / each.archive.name for each in built), folder / NOTES]
         lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(summed)]
         write_whole(folder / SUMS, "".join(lines).encode())
+        if key:
+            sign(folder / SUMS, Path(key))
     final = [out / each.archive.name for each in built]
     return [
         msgspec.structs.replace(each, archive=path, sha256=file_sha256(path))

@@ -8,17 +8,17 @@ interrupted search goes on where it stood.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
-from kernels.program import Program
+from kernels.program import Model, Program, program_of
 from kernels.schedules.blocking import Contraction
 from kernels.schedules.tiling import Winograd
-from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
+from kernels.tuning import RECORDS, Known, Record, RecordFile, read_file, signature_of, text
 from toolchains.bench.judges import By, Candidates, Judge, find_judge
 from toolchains.bench.results import today
 from toolchains.cache import code_digest, digest
@@ -84,6 +84,24 @@ def tune(
                     write_whole(done, msgspec.json.encode(sorted(tried)))
                 bar.advance(kernel.name)
     return path
+
+
+def tune_all(
+    models: Iterable[Model],
+    targets: Sequence[Target],
+    options: Options,
+    progress: Progress,
+    folder: Path | None,
+    host: str,
+) -> Iterator[Path]:
+    """Search for each model and target, and say what is found; files of records, of `folder` or shipped."""
+
+    def heard(found: Found) -> None:
+        progress.say(str(found))
+
+    for model in models:
+        for target in targets:
+            yield tune(program_of(model), target, options, progress, folder or RECORDS, heard, host)
 
 
 def _tried(path: Path) -> set[str]:
