@@ -24,6 +24,9 @@ from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
+Guards = Literal["all", "small"]
+GUARDED_FLOPS = 4_000_000
+"""A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
@@ -62,10 +65,11 @@ class Remembered:
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
         return digest(self._surroundings, subject.identity, code, cpu)
 
-    def find(self, subject: Subject, cpu: str) -> Row | None:
-        """The row of a check that passed before."""
+    def find(self, subject: Subject, cpu: str, *, guarded: bool) -> Row | None:
+        """The row of a check that passed before; where it must be `guarded`, of one that was."""
         data = self._store.get(self._key(subject, cpu))
-        return msgspec.json.decode(data, type=Row) if data else None
+        row = msgspec.json.decode(data, type=Row) if data else None
+        return row if row is None or row.guarded or not guarded else None
 
     def keep(self, subject: Subject, row: Row) -> None:
         """Remember the row if the check passed."""
@@ -78,7 +82,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
 
     `histogram` divides the counted instructions by their mnemonics. Kernels that are not
     in `only` are skipped, and rows that are `remembered` taken over. `reference` is what a
-    whole network is judged against.
+    whole network is judged against. `guards` says which are run with every buffer at a page
+    that must not be touched, too.
     """
 
     plan: Plan
@@ -90,6 +95,10 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     only: Collection[str] | None = None
     remembered: Remembered | None = None
     reference: Reference | None = None
+    guards: Guards = "small"
+
+    def _guarded(self, subject: Subject) -> bool:
+        return self.guards == "all" or subject.flops <= GUARDED_FLOPS
 
     def subjects(self) -> list[Subject]:
         """Every kernel, and the whole network if there is one."""
@@ -136,7 +145,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         """What is to be run on a processor, the longest first; the other rows are added."""
         waiting = []
         for subject in sorted(subjects, key=lambda subject: -subject.flops):
-            row = self.remembered.find(subject, cpu) if self.remembered else None
+            guarded = self._guarded(subject)
+            row = self.remembered.find(subject, cpu, guarded=guarded) if self.remembered else None
             if row is not None:
                 rows.append(row)
             elif self.only is not None and subject.name not in self.only and not subject.always:
@@ -160,7 +170,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
-            row = _row(subject, target, cpu, ended, folder)
+            row = _row(subject, target, cpu, ended, folder, guarded=self._guarded(subject))
             if ended.blocks is not None:
                 own = [code[symbol] for symbol in subject.symbols]
                 row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
@@ -180,7 +190,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                     kernel=subject.name,
                     input=f"{subject.name}.in",
                     output=f"{subject.name}.out",
-                    timeout=60 + subject.flops / 2e6,
+                    timeout=60 + (3 if self._guarded(subject) else 1) * subject.flops / 2e6,
+                    guard=self._guarded(subject),
                     code=(
                         min(code[symbol].start for symbol in subject.symbols),
                         max(code[symbol].end for symbol in subject.symbols),
@@ -206,7 +217,7 @@ def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
     )
 
 
-def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path, *, guarded: bool) -> Row:
     row = Row(
         kernel=subject.name,
         target=target.name,
@@ -216,6 +227,7 @@ def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path)
         emulator=ended.emulator,
         insns_reason=ended.uncounted,
         vector_bits=ended.vector_bits or None,
+        guarded=guarded and ended.outcome == "ran",
     )
     if ended.outcome != "ran":
         return row

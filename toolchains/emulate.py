@@ -20,12 +20,16 @@ from toolchains.emulators import PROBE_SECONDS, find_emulator
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
+FORBIDDEN = 7
+"""The runner's status where a kernel touched a page beside a buffer; it says which."""
 RUNNER_FAULTS = {
     2: "the runner does not know this kernel",
     3: "the runner could not read its input or write its output",
     4: "the kernel did not return 0",
     5: "the kernel wrote outside its buffers",
     6: "the kernel did not refuse a null pointer",
+    8: "the kernel's result depends on where its buffers lie",
+    9: "the system takes no pages away, so nothing can be guarded",
 }
 
 Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
@@ -34,7 +38,8 @@ Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of one kernel; files are relative to the request's folder.
 
-    `code` is where the kernel's function begins and ends in the runner.
+    `code` is where the kernel's function begins and ends in the runner. With `guard` it is
+    called twice more, every buffer at a page that it must not touch, on either side.
     """
 
     kernel: str
@@ -42,6 +47,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: str
     timeout: float
     code: tuple[int, int]
+    guard: bool = False
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,7 +184,8 @@ def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: P
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
     plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
-    runner = [str(folder / request.runner), each.kernel, each.input, each.output]
+    guard = ["guard"] if each.guard else []
+    runner = [str(folder / request.runner), *guard, each.kernel, each.input, each.output]
     command = [*machine.command, *plugin, *runner]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
@@ -189,7 +196,9 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         outcome, reason = "illegal", "an instruction that this CPU does not have"
     elif finished.status < 0:
         outcome, reason = "crash", signal.Signals(-finished.status).name
-    elif finished.status in (4, 5, 6):
+    elif finished.status == FORBIDDEN:
+        outcome, reason = "crash", f"read or wrote outside {finished.output}"
+    elif finished.status in (4, 5, 6, 8):
         outcome, reason = "wrong", RUNNER_FAULTS[finished.status]
     elif finished.status:
         reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")

@@ -42,35 +42,40 @@ def link(request: LinkRequest, folder: Path) -> None:
     name = request.plan.library
     objects, beside = _objects(request.plan)
     zig = [sys.executable, "-m", "ziglang"]
-    _tool([*zig, "ar", "rcsD", "--format=gnu", f"lib{name}.a", *objects], folder)
-    _tool(
-        [
-            *zig,
-            "ld.lld",
-            "-m",
-            request.target.c.linker,
-            "-shared",
-            "--build-id=none",
-            "--hash-style=gnu",
-            "-z",
-            "noexecstack",
-            "-z",
-            "now",
-            "-z",
-            "text",
-            "--strip-debug",
-            "-soname",
-            f"lib{name}.so",
-            "-o",
-            f"lib{name}.so",
-            *objects,
-        ],
-        folder,
-    )
+    _tool([*zig, *archiver(name), *objects], folder)
+    _tool([*zig, *shared_linker(name, request.target), *objects], folder)
     table = folder / "table.c"
     table.write_text(runner_table(request.plan), encoding="utf-8")
     _tool(runner(request.compiler, request.target, (f"lib{name}.a", *beside)), folder)
     _tool(counter(), folder)
+
+
+def archiver(library: str) -> list[str]:
+    """The words for zig, without the objects, that make the `.a`."""
+    return ["ar", "rcsD", "--format=gnu", f"lib{library}.a"]
+
+
+def shared_linker(library: str, target: Target) -> list[str]:
+    """The words for zig, without the objects, that make the `.so`."""
+    return [
+        "ld.lld",
+        "-m",
+        target.c.linker,
+        "-shared",
+        "--build-id=none",
+        "--hash-style=gnu",
+        "-z",
+        "noexecstack",
+        "-z",
+        "now",
+        "-z",
+        "text",
+        "--strip-debug",
+        "-soname",
+        f"lib{library}.so",
+        "-o",
+        f"lib{library}.so",
+    ]
 
 
 def _objects(plan: Plan) -> tuple[list[str], list[str]]:

@@ -25,7 +25,7 @@ from kernels.program import Model, Network
 from kernels.tuning import read_records
 from toolchains.archive import write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
-from toolchains.checking import Checks
+from toolchains.checking import Checks, Guards
 from toolchains.engines import Engine
 from toolchains.inspection import measure
 from toolchains.link import LinkRequest
@@ -48,7 +48,8 @@ SUFFIXES = (".o", ".frame.o")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
-    Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
+    Of the checks, all are made, or those of a sample (`checking.sample`); `guards` says which
+    kernels are run between pages that must not be touched. `records` are
     folders of records of tuning that go before those that ship. `winograd` allows algorithms
     that are faster and less accurate. `weights` says where those of
     networks are, whose arena may be `max_arena` bytes, if that is given.
@@ -59,6 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     build: Path = ROOT / "build"
     checks: Checks = "all"
+    guards: Guards = "small"
     records: tuple[Path, ...] = ()
     winograd: bool = False
     weights: WeightsMode = "embed"
@@ -187,7 +189,7 @@ def _weigh(plan: Plan, network: Network, target: Target, work: Path) -> str:
     path = work / weights_file(plan.library)
     total = hashlib.sha256()
     with path.open("wb") as stream:
-        for piece in packed_weights(plan, network, target):
+        for piece in packed_weights(plan, network, target.byte_order):
             stream.write(piece)
             total.update(piece)
     mode = plan.network.weights_mode if plan.network else "file"

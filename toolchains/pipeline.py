@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ from kernels.models import read_model
 from kernels.models.oracle import Composition, Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Network
-from toolchains.archive import make_archive, write_whole
+from toolchains.archive import file_sha256, make_archive, write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Remembered, sample
 from toolchains.inspection import inspect_library, inspect_runs
@@ -75,7 +74,7 @@ def build(
         options.engine.identity(target),
     )
     oracle = oracle or Composition()
-    key = digest(plan, *surroundings, oracle.identity if network else "")
+    key = digest(plan, *surroundings, oracle.identity if network else "", options.guards)
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
@@ -85,7 +84,7 @@ def build(
         return Built(
             target=target.name,
             archive=archive,
-            sha256=_sha256(archive),
+            sha256=file_sha256(archive),
             cached=True,
             manifest=manifest,
             report=report,
@@ -108,6 +107,7 @@ def build(
             only=sample(plan) if options.checks == "sample" else None,
             remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), work),
             reference=reference,
+            guards=options.guards,
         )
         report = checking.run(progress)
         inspections = (
@@ -146,16 +146,12 @@ def bring(path: Path, dims: Mapping[str, int] | None = None) -> Model:
 def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:
     try:
         stamp = msgspec.json.decode((place / "stamp.json").read_bytes(), type=Stamp)
-        if stamp.key != key or _sha256(archive) != stamp.sha256:
+        if stamp.key != key or file_sha256(archive) != stamp.sha256:
             return None
         manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
         return manifest, msgspec.json.decode(report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
@@ -200,5 +196,6 @@ def check_again(
         place=place,
         histogram=histogram,
         reference=reference,
+        guards=options.guards,
     )
     return checking.run(progress)

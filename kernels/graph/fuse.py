@@ -13,6 +13,10 @@ from kernels.operators.base import ElementWise
 from kernels.program import Network, Operator, Role, Tensor
 
 
+MOST_STEPS = 32
+"""Of one epilogue: a kernel's code, and the time to compile it, grow with them."""
+
+
 def fuse(network: Network) -> Network:
     """The same network with each operator in a group, a kernel's; the groups in order of computation."""
     return _Fusion(network).run()
@@ -48,7 +52,10 @@ class _Fusion:
         if not find_family(leading.kind).fuses:
             return group
         taken: set[str] = set()
-        while (following := self._readers.alone(group[-1].outputs[0])) is not None:
+        while len(group) <= MOST_STEPS:
+            following = self._readers.alone(group[-1].outputs[0])
+            if following is None:
+                break
             step = self._step(following, group[-1].outputs[0], place, taken)
             if step is None:
                 break

@@ -15,23 +15,13 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from tests.clones import LISTING, commit_of_the_project
 from tests.conftest import ROOT
 from toolchains.target import all_targets
 
 GITHUB = ROOT / ".github"
 FILES = sorted(GITHUB.glob("workflows/*.yml")) + sorted(GITHUB.glob("actions/*/action.yml"))
 EXPRESSION = re.compile(r"\$\{\{ (.*?) \}\}")
-LISTING = """
-name = "small"
-source = "a test"
-
-[[kernel]]
-name = "product"
-op = "gemm"
-m = 3
-n = 5
-k = 4
-"""
 EXPRESSIONS = {
     "inputs.arch": "riscv64,s390x",
     "inputs.model": "small.toml",
@@ -75,16 +65,6 @@ def filled(text: str) -> str:
     return EXPRESSION.sub(lambda found: EXPRESSIONS[found[1]], text)
 
 
-def copy_of_the_project(folder: Path) -> None:
-    """The files of the project as they are now, without what is ignored."""
-    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in listed.split("\0"):
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project in a folder of its own, with uv where CI has it."""
@@ -92,15 +72,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path(uv).exists():
         pytest.skip("uv is not here: run the tests through `uv run`")
     folder = tmp_path_factory.mktemp("clone")
-    copy_of_the_project(folder)
-    (folder / "small.toml").write_text(LISTING, encoding="utf-8")
-    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for words in (
-        ["init", "-q"],
-        ["add", "--all"],
-        [*author, "commit", "-qm", "what a release is made of"],
-    ):
-        subprocess.run(["git", *words], cwd=folder, check=True)
+    commit_of_the_project(folder, {"small.toml": LISTING})
     (folder / ".uv" / "bin").mkdir(parents=True)
     (folder / ".uv" / "bin" / "uv").symlink_to(uv)
     return folder

@@ -31,7 +31,7 @@ def interpret(plan: Plan, network: Network, inputs: dict[str, Any], target: Targ
     """The outputs of the planned calls: references in float64, on float32 bytes in the target's order."""
     planned = plan.network
     assert planned is not None
-    weights = np.frombuffer(b"".join(packed_weights(plan, network, target)), np.uint8)
+    weights = np.frombuffer(b"".join(packed_weights(plan, network, target.byte_order)), np.uint8)
     assert weights.size == planned.weights_bytes
     blocks = {
         "arena": [np.full(planned.arena_bytes, 0xFF, np.uint8)],

@@ -16,9 +16,10 @@ from docker.types import Ulimit
 
 from kernels.errors import EngineError
 from toolchains.cache import ROOT
-from toolchains.engines import STEP_TIMEOUT
-from toolchains.engines.image import connect, ensure_image, image_tag
+from toolchains.engines import STEP_TIMEOUT, Surroundings
+from toolchains.engines.image import connect, ensure_image, image_tag, packages
 from toolchains.engines.local import check_step
+from toolchains.engines.pinned import drift, image_pins
 from toolchains.process import KEPT_LINES
 from toolchains.target import Target
 
@@ -62,17 +63,29 @@ class DockerEngine:
                 with contextlib.suppress(APIError):
                     container.remove(force=True)
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
-        """Build the target's image if it is not there."""
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
+        """Build the target's image if it is not there, or `anew` even if it is."""
         try:
             with self._preparing:
-                ensure_image(self._client, target, on_line)
+                ensure_image(self._client, target, on_line, anew=anew)
         except DockerException as error:
             raise EngineError(f"Docker: {_first_line(error)}") from error
 
     def identity(self, target: Target) -> str:
         """The engine's name and the image's tag, which is a digest of what it is made from."""
         return f"{self.name} {image_tag(target)}"
+
+    def describe(self, target: Target) -> Surroundings:
+        """The image's tag and identifier, and which of its Debian packages are not as pinned."""
+        tag = image_tag(target)
+        try:
+            image = self._client.images.get(tag)
+            found = packages(self._client, tag)
+        except DockerException as error:
+            raise EngineError(f"Docker: {_first_line(error)}") from error
+        return Surroundings(
+            engine=self.name, image=tag, digest=image.id, unpinned=tuple(drift(found, image_pins()))
+        )
 
     def run(
         self,

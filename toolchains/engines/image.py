@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -61,16 +62,17 @@ def arguments(target: Target) -> dict[str, str]:
     return {"PACKAGES": f"{target.c.package} {target.c.libc_package}", "QEMU": target.qemu.binary}
 
 
-def ensure_image(client: Any, target: Target, on_line: Say) -> str:
-    """The tag of the target's image, which is built if it is not there."""
+def ensure_image(client: Any, target: Target, on_line: Say, *, anew: bool = False) -> str:
+    """The tag of the target's image, which is built if it is not there, or `anew` in any case."""
     tag = image_tag(target)
-    try:
-        client.images.get(tag)
-    except ImageNotFound:
-        on_line(f"building image {tag}")
-        build_image(client, tag, build_arguments(client, target, on_line), on_line)
-        for line in drift(packages(client, tag), image_pins()):
-            on_line(f"not as pinned: {line}; `invoke pins --update` pins what is there now")
+    if not anew:
+        with contextlib.suppress(ImageNotFound):
+            client.images.get(tag)
+            return tag
+    on_line(f"building image {tag}")
+    build_image(client, tag, build_arguments(client, target, on_line), on_line, anew=anew)
+    for line in drift(packages(client, tag), image_pins()):
+        on_line(f"not as pinned: {line}; `invoke pins --update` pins what is there now")
     return tag
 
 

@@ -10,12 +10,12 @@ from typing import Literal
 
 from kernels.errors import EngineError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
-from toolchains.engines import STEP_TIMEOUT
+from toolchains.engines import STEP_TIMEOUT, Surroundings
 from toolchains.process import end_all, run
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 class LocalEngine:
@@ -28,7 +28,7 @@ class LocalEngine:
         """An engine that is open."""
         self._closed = False
 
-    def prepare(self, target: Target, on_line: Callable[[str], None]) -> None:
+    def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
         """Nothing: pip and `invoke setup` have installed all that there is."""
 
     def identity(self, target: Target) -> str:
@@ -37,6 +37,10 @@ class LocalEngine:
         if emulator is None:
             return self.name
         return f"{self.name}, {emulator.name}{', counting' if emulator.loads_plugins else ''}"
+
+    def describe(self, target: Target) -> Surroundings:
+        """The same as its identity: there is no image."""
+        return Surroundings(engine=self.identity(target))
 
     def run(
         self,
