@@ -64,7 +64,7 @@ class Walk:
         """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
         self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
-        self._read = {name for node in model.graph.node for name in node.input}
+        self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
         self._elements = 0
@@ -114,6 +114,9 @@ class Walk:
     def _take(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
         """Compute it, or import it, or else what its function is made of."""
         opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+            self._choose(node, opsets)
+            return
         first = len(self.draft.operators)
         try:
             outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
@@ -146,13 +149,33 @@ class Walk:
 
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
-        self._read |= {name for node in nodes for name in node.input}
+        self._read |= {name for node in nodes for name in onnx_functions.read_by(node)}
         for node in nodes:
             try:
                 self._take(node, opsets)
             except InputError as error:
                 inside = f"{node.op_type} of its function ('{onnx_file.name_of(node)}')"
                 raise InputError(f"{why}; {inside}: {error}") from error
+
+    def _choose(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+        """Take the nodes of the branch of an If whose condition is known."""
+        condition = self.values.get(node.input[0])
+        if condition is None:
+            raise InputError(f"its condition ('{node.input[0]}') must be constant: one branch is compiled")
+        nodes, constants, outputs = onnx_functions.branch(node, taken=bool(condition.ravel()[0]))
+        self.values |= constants
+        self._read |= {name for inner in nodes for name in onnx_functions.read_by(inner)} | {*outputs}
+        for inner in nodes:
+            try:
+                self._take(inner, opsets)
+            except InputError as error:
+                inside = f"{inner.op_type} of its branch ('{onnx_file.name_of(inner)}')"
+                raise InputError(f"{inside}: {error}") from error
+        for name, output in zip(node.output, outputs, strict=True):
+            if output in self.values:
+                self.values[name] = self.values[output]
+            else:
+                self.tensors[name] = self.tensors[output]
 
     def _type(self, name: str) -> onnx.TypeProto:
         """What ONNX calls the type of an input."""
