@@ -21,11 +21,12 @@ from toolchains.bench import contest, emulated, results, running, sizes, tuning
 from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.bench.harness import Harness
 from toolchains.emulators import find_emulator
+from toolchains.native import own_target
 from toolchains.pipeline import Options, build, make
 from toolchains.progress import Progress
-from toolchains.target import all_targets, find_target
+from toolchains.target import find_target
 
-OWN = max(filter(running.runs_here, all_targets().values()), key=lambda target: target.cpu.vector_bits)
+OWN = find_target(own_target())
 PRODUCTS = """
 name = "bench_small"
 source = "test"
