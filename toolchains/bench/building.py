@@ -39,27 +39,36 @@ class Building(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     date: str
 
 
-def measure(target: Target, options: Options, progress: Progress, date: str) -> Building:
-    """Build in an empty folder, and twice in the usual one; CheckFailedError if a check failed."""
-    progress.step(f"building {MODEL} for {target.name} from nothing")
+def measure(
+    target: Target, options: Options, progress: Progress, date: str, model: Path | None = None
+) -> Building:
+    """Build a listing (ResNet-50's) in an empty folder, and twice in the usual one.
+
+    CheckFailedError if a check failed.
+    """
+    model = model or catalog()[MODEL]
+    program = read_listing(model)
+    progress.step(f"building {program.name} for {target.name} from nothing")
     options.engine.prepare(target, progress.detail)
     with tempfile.TemporaryDirectory() as folder:
         empty = msgspec.structs.replace(options, build=Path(folder), winograd=False)
         started = time.monotonic()
         work = Path(folder) / "work"
         work.mkdir()
-        make(empty.plan(read_listing(catalog()[MODEL]), target), target, empty, work, progress)
+        make(empty.plan(read_listing(model), target), target, empty, work, progress)
         cold = time.monotonic() - started
     usual = msgspec.structs.replace(options, winograd=False, records=())
-    if pipeline.build(read_listing(catalog()[MODEL]), target, usual, progress).report.failed():
-        raise CheckFailedError(f"{MODEL} for {target.name}: a check failed; see `invoke check`")
+    if pipeline.build(program, target, usual, progress).report.failed():
+        raise CheckFailedError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
     started = time.monotonic()
-    words = ("--arch", target.name, "--model", MODEL, "--engine", options.engine.name)
+    words = ("--arch", target.name, "--model", str(model), "--engine", options.engine.name)
     command = [sys.executable, "-m", "invoke", "build", *words, "--out", str(options.out.resolve())]
     ended = run(command, timeout=TIMEOUT, cwd=ROOT)
     again = time.monotonic() - started
     if ended.status != 0 or CACHED not in ended.output:
-        raise EngineError(f"the second build of {MODEL} was not taken from the first: {ended.output}")
+        raise EngineError(
+            f"the second build of {program.name} was not taken from the first: {ended.output}"
+        )
     return Building(
         cold=cold,
         again=again,

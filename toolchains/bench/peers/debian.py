@@ -53,12 +53,14 @@ def _load(name: str, root: Path, left: int) -> Any:
     path = next(root.rglob(name), None)
     if path is None:
         raise MissingToolError(GET)
+    why = ""
     for _ in range(left):
         try:
             return ctypes.CDLL(str(path))
         except OSError as error:
-            needed = str(error).partition(":")[0]
+            why = str(error)
+            needed = why.partition(":")[0]
             if Path(needed).is_absolute():
                 break
             _load(needed, root, left - 1)
-    raise MissingToolError(f"{path} does not load here")
+    raise MissingToolError(f"it does not load here: {why or path}")
