@@ -17,8 +17,10 @@ from typing import Literal
 import msgspec
 
 from kernels.errors import KILLED, KernfitError, ResourceError
+from toolchains import processor
 from toolchains.emulators import find_emulator
 from toolchains.limits import limit
+from toolchains.native import features
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
@@ -139,15 +141,10 @@ def _native(native: Native | None) -> Machine:
     here = platform.machine()
     if here != native.machine:
         return Machine(reason=f"this machine is {here}, not {native.machine}")
-    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", information, re.MULTILINE)
-    missing = set(native.flags) - set(found[1].split() if found else ())
+    missing = set(native.flags) - features()
     if missing:
         return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
-    model = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
-    return Machine(
-        name=model[1] if model else here, uncounted="it ran on the processor itself, which counts nothing"
-    )
+    return Machine(name=processor.here(), uncounted="it ran on the processor itself, which counts nothing")
 
 
 def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:

@@ -18,12 +18,13 @@ from kernels.errors import EngineError, MissingToolError, ResourceError
 from kernels.plan import Kernel, Plan
 from toolchains import processor
 from toolchains.bench.contest import OURS, ContestRequest, Measured
-from toolchains.bench.running import environment, runs_here
+from toolchains.bench.running import environment
 from toolchains.board import Board
 from toolchains.checking import Checking
 from toolchains.emulate import RUNNER_FAULTS
 from toolchains.limits import limit
 from toolchains.making import Options
+from toolchains.native import runs_here
 from toolchains.process import Finished, run
 from toolchains.progress import Progress
 from toolchains.target import Target

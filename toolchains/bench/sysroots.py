@@ -37,7 +37,7 @@ def sysroot(target: Target, package: str, say: Callable[[str], None], *, static:
     MissingToolError where apt cannot bring it.
     """
     arch = architecture(target)
-    place = cache_folder() / "peers" / arch / (f"{package}.static" if static else package)
+    place = unpacked_place(target, f"{package}.static" if static else package)
     if place.is_dir():
         return place
     if not shutil.which("apt-get"):
@@ -58,6 +58,11 @@ def sysroot(target: Target, package: str, say: Callable[[str], None], *, static:
     if all(ABSENT in problem for problem in problems):
         raise MissingToolError(f"Debian ({', '.join(SUITES)}) has no {package} for {arch}")
     raise MissingToolError(f"{package} for {arch}: {'; '.join(problems)}")
+
+
+def unpacked_place(target: Target, package: str) -> Path:
+    """Where a package lies once it has been unpacked."""
+    return cache_folder() / "peers" / architecture(target) / package
 
 
 def _unpack(packages: Sequence[str], arch: str, suite: str, folder: Path) -> None:
