@@ -72,7 +72,9 @@ def rows_of(folder: Path, target: Target, body: str) -> list[Row]:
     planned = msgspec.structs.replace(planned, kernels=(kernel,))
     linked(folder, target, planned, body, check=CHECK)
     subprocess.run(counter(), cwd=folder, env=zig_environment(), check=True)
-    checking = Checking(plan=planned, target=target, engine=LocalEngine(), jobs=1, place=folder)
+    checking = Checking(
+        plan=planned, target=target, engine=LocalEngine(), jobs=1, place=folder, build=folder
+    )
     return list(checking.run(Progress()).rows)
 
 
