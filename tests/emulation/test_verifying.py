@@ -119,6 +119,26 @@ def test_a_release_is_made_again_and_is_the_same(mine: Path, released: Released)
     assert finished.stdout.splitlines()[-1].endswith(": the same bytes")
 
 
+def test_what_cannot_be_released_is_refused_before_anything_is_built(
+    released: Released, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine.toml"
+    model.write_text(LISTING)
+    shared = ["release", "--arch", TARGET.name, "--engine", "local", "--out", str(tmp_path)]
+    for words, status, told in (
+        (["--model", "small.toml"], UsageError.status, "holds something that is no release"),
+        (
+            ["--model", str(model), "--out", str(tmp_path / "out")],
+            InputError.status,
+            "outside the checkout",
+        ),
+    ):
+        finished = invoke(released.clone, *shared, *words)
+        assert finished.returncode == status, finished.stdout
+        assert told in finished.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
 @pytest.mark.everything
 def test_a_forged_object_is_found_by_making_it_again(mine: Path, released: Released) -> None:
     change(mine, {"libsmall.a": flip_code}, sbom=True)
