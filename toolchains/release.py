@@ -6,12 +6,8 @@ without a sum.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,14 +15,16 @@ import msgspec
 
 from kernels.errors import InputError, MissingToolError, UsageError
 from kernels.models import files_of
-from toolchains.archive import file_sha256, make_archive, write_whole
-from toolchains.batch import Failure, build_all, program_of
+from kernels.program import program_of
+from toolchains.archive import file_sha256, make_archive
+from toolchains.batch import Failure, build_all
 from toolchains.cache import ROOT
 from toolchains.engines.pinned import image_pins
 from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
 from toolchains.provenance import SUFFIX, write_provenance
 from toolchains.sbom import MADE_FROM, SBOM, Recipe, write_sbom
+from toolchains.scratch import replaced, scratch, write_whole
 from toolchains.session import Session
 from toolchains.signing import require_key, sign
 from toolchains.source import Source, within
@@ -64,7 +62,7 @@ def release(
     )
     if failures or any(each.report.failed() or each.report.broken() for each in built):
         return built, failures
-    with _replaced(out) as folder:
+    with replaced(out) as folder:
         for each in built:
             recipe = recipes[each.manifest.library, each.target]
             session.options.engine.prepare(find_target(each.target), session.progress.detail)
@@ -112,10 +110,10 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> Non
     """The archive with its SBOM; its report and its provenance beside it."""
     prefix = each.archive.name.removesuffix(".tar.gz")
     target = find_target(each.target)
-    with tempfile.TemporaryDirectory(prefix="kernfit-release-") as scratch:
-        members = unpack(each.archive, Path(scratch)).members
+    with scratch(session.options.build, f"release-{prefix}") as unpacked:
+        members = unpack(each.archive, unpacked).members
         sums = {name: file_sha256(path) for name, path in members.items()}
-        sbom = Path(scratch) / SBOM
+        sbom = unpacked / SBOM
         sbom.write_bytes(write_sbom(recipe, target, sums))
         path = folder / each.archive.name
         sha256 = make_archive(path, prefix, {**members, SBOM: sbom}, recipe.source.epoch)
@@ -128,28 +126,6 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> Non
         (path.name, sha256), recipe, each.report, (report.name, file_sha256(report)), where
     )
     write_whole(folder / f"{prefix}{SUFFIX}", provenance)
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A folder that takes the place of `out` when it is whole, and else vanishes."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch, old = (out.with_name(f".{out.name}.{os.getpid()}{end}") for end in ("", ".old"))
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        yield scratch
-        if out.exists():
-            out.rename(old)
-        try:
-            scratch.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def note(changelog: str, number: str, source: Source) -> str:

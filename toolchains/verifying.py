@@ -25,6 +25,7 @@ from toolchains.archive import file_sha256, make_archive
 from toolchains.cache import ROOT
 from toolchains.comparing import archive_members, first_difference
 from toolchains.inspection import ALLOWED_UNDEFINED, inspect_library
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.provenance import SUFFIX, read_provenance
@@ -36,8 +37,6 @@ from toolchains.target import Target, find_target
 from toolchains.unpacking import Contents, unpack
 
 Say = Callable[[str], None]
-SECONDS = 4 * 3600.0
-"""For a rebuild; an image may have to be built first."""
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,7 +255,7 @@ def _rebuilt(recipe: Recipe, name: str, again: Again, folder: Path, progress: Pr
 
 
 def _git(*words: str) -> None:
-    finished = run(["git", *words], timeout=SECONDS)
+    finished = run(["git", *words], timeout=limit("rebuild"))
     if finished.status != 0:
         raise EngineError(f"git {' '.join(words)}: {finished.output}")
 
@@ -264,7 +263,7 @@ def _git(*words: str) -> None:
 def _tool(command: list[str], clone: Path, say: Say, **more: str) -> None:
     finished = run(
         command,
-        timeout=SECONDS,
+        timeout=limit("rebuild"),
         cwd=clone,
         env={**os.environ, **more},
         on_line=lambda line: say(line.strip()),
@@ -284,7 +283,7 @@ def _difference(path: Path, recipe: Recipe, theirs: Contents, ours: Contents, sa
         where = first_difference(pair[0].read_bytes(), pair[1].read_bytes())
         if where:
             if shutil.which("diffoscope"):
-                run(["diffoscope", "--text", "-", *map(str, pair)], timeout=SECONDS, on_line=say)
+                run(["diffoscope", "--text", "-", *map(str, pair)], timeout=limit("rebuild"), on_line=say)
             raise CheckFailedError(
                 f"{path}: a rebuild from commit {recipe.source.commit} differs in {name}: {where}"
             )

@@ -10,7 +10,16 @@ import numpy as np
 
 from kernels.elements import numpy_type
 from kernels.errors import InputError
-from kernels.operators.base import Array, Definition, Entry, Epilogue, Estimate, exact, from_one_input, positive
+from kernels.operators.base import (
+    Array,
+    Definition,
+    Entry,
+    Epilogue,
+    Estimate,
+    exact,
+    from_one_input,
+    positive,
+)
 from kernels.operators.cast import NUMBERS
 from kernels.operators.elementwise import OneInput
 from kernels.operators.movement import Movement
