@@ -27,6 +27,7 @@ from kernels.operators.base import (
     Shape,
     Shapes,
     positive,
+    scattered,
 )
 from kernels.operators.elementary import floor, round_even
 from kernels.operators.movement import strides_of
@@ -108,6 +109,10 @@ class GridSample(Family):
         places = generator.uniform(-1.5, 1.5, operand.shape).astype(np.float32)
         places.reshape(-1)[::7] *= 8
         return places
+
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """Finite: a place that rounds to an element or just beside it tells infinity from NaN."""
+        return scattered(generator, self.drawn_for(kernel, generator, operand), finite=True)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Vectors along the channels; for each place the elements and their shares are found first."""
