@@ -1,28 +1,31 @@
-"""kernfit's tasks: `invoke --list` names them, `invoke --help TASK` explains one.
-
-Each parses its words, calls one function and prints what it gives.
-"""
+"""kernfit's tasks: each parses its words, calls one function and prints what it gives."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toolchains import signals
+
+signals.arm()
+
 import functools
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from invoke.context import Context
 from invoke.tasks import task as invoke_task
 from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parent))
+from rich.markup import escape
 
 from kernels import models as model_files
-from kernels.errors import InputError, KernfitError, MissingToolError, ResourceError, UsageError
+from kernels.errors import InputError, MissingToolError, UsageError, as_known, told
+from toolchains.interruption import leave
 from toolchains.progress import Progress
 from toolchains.target import find_target, find_targets
 
@@ -37,23 +40,18 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             try:
                 function(*args, **kwargs)
-            except KernfitError as error:
-                ERR.print("[red]error:[/red]", end=" ")
-                ERR.print(str(error), markup=False)
-                if error.status == 1:
-                    traceback.print_exc()
-                raise SystemExit(error.status) from error
-            except OSError as error:
-                if error.errno in (12, 28, 122):
-                    ERR.print(f"[red]error:[/red] {error.strerror}: {error.filename or 'out of memory'}")
-                    raise SystemExit(ResourceError.status) from error
+            except SystemExit as error:
+                if error.code in signals.STATUSES:
+                    leave(error.code, "interrupted: nothing half-written is left")
                 raise
-            except KeyboardInterrupt as error:
-                ERR.print("interrupted: nothing half-written is left")
-                raise SystemExit(130) from error
+            except Exception as error:
+                known = as_known(error)
+                if known is None or known.status == 1:
+                    raise
+                ERR.print(f"[red]error:[/red] {escape(told(known))}")
+                raise SystemExit(known.status) from error
 
         return invoke_task(**options)(guarded)
 
@@ -67,11 +65,17 @@ MODEL = (
 )
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
-RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
-WINOGRAD = (
-    "allow Winograd's algorithm for 3x3 convolutions: faster, and less accurate, within its own bound"
+WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
+GUARD = (
+    "small, or all: which kernels are also run between pages that must not be touched; small are those "
+    "of up to 4 million operations"
 )
+RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
+WINOGRAD = "allow Winograd's algorithm for 3x3 convolutions: faster, less accurate, within its own bound"
+VERBOSE = "also show what compilers and Docker print"
 JOBS = "steps to run at once (default: the number of processors)"
+
+COMMON = {"arch": ARCH, "model": MODEL, "engine": ENGINE, "jobs": JOBS}
 
 
 @task(
@@ -99,32 +103,27 @@ def setup(c: Context, offline: str = "", peers: bool = False, verbose: bool = Fa
 @task(
     help={
         "export": "the folder to write an offline bundle into: images, packages, wheels and pins",
-        "arch": "the targets whose images it holds: several with commas, or 'all'",
-        "engine": "auto, docker, or local: a bundle without images",
-        "verbose": "also show what compilers and Docker print",
+        "anew": "build the images instead, taking nothing from earlier builds",
+        "arch": ARCH,
+        "engine": "auto, docker, or local: without images",
+        "verbose": VERBOSE,
     }
 )
 def images(
-    c: Context, export: str = "", arch: str = "all", engine: str = "auto", verbose: bool = False
+    c: Context,
+    export: str = "",
+    anew: bool = False,
+    arch: str = "all",
+    engine: str = "auto",
+    verbose: bool = False,
 ) -> None:
-    """Show the image of each target, or write what a machine without a network needs."""
+    """Show the image of each target, build them anew, or write what a machine without a network needs."""
     from toolchains import bundle
-    from toolchains.engines.choose import choose_engine
-    from toolchains.engines.image import image_tag
 
-    chosen = find_targets(arch)
-    if not export:
-        for target in chosen:
-            OUT.print(image_tag(target))
-        return
-    progress = Progress(verbose=verbose)
-    runs_on, why = choose_engine(engine)
-    progress.say(why)
-    try:
-        bundle.export(Path(export), chosen, progress.say, images=runs_on.name == "docker")
-    finally:
-        runs_on.close()
-    OUT.print(f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it")
+    for line in bundle.images(
+        find_targets(arch), engine, Progress(verbose=verbose), anew=anew, export=export
+    ):
+        OUT.print(line)
 
 
 @task()
@@ -161,20 +160,17 @@ def models(c: Context) -> None:
 
 @task(
     help={
-        "arch": ARCH,
-        "model": MODEL,
-        "engine": ENGINE,
-        "jobs": JOBS,
+        **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
-        "weights": "where a network's are: embed (in the library), file (beside it), symbol (left to the "
-        "linker)",
+        "guard": GUARD,
+        "weights": WEIGHTS,
         "max-arena": "the most scratch memory that a network may need, such as 256K",
         "dim": DIM,
         "records": RECORDS,
         "winograd": WINOGRAD,
         "out": "folder for archives and reports (default: dist)",
         "require-checks": "exit 6 if any check was skipped",
-        "verbose": "also show what compilers and Docker print",
+        "verbose": VERBOSE,
     },
     iterable=["dim"],
 )
@@ -185,6 +181,7 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    guard: str = "small",
     weights: str = "embed",
     max_arena: str = "",
     dim: Any = None,
@@ -201,11 +198,12 @@ def build(
     from toolchains.words import one_of, parse_bytes
 
     one_of("--check", check, "all", "sample")
+    one_of("--guard", guard, "all", "small")
     one_of("--weights", weights, "embed", "file", "symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(
-            s.options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+            s.options, checks=check, guards=guard, weights=weights, max_arena=limit, winograd=winograd
         )
         built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
     summary.conclude(OUT, built, failures, skipped_too=require_checks)
@@ -213,49 +211,77 @@ def build(
 
 @task(
     help={
-        "arch": ARCH,
-        "model": MODEL,
-        "engine": ENGINE,
-        "jobs": JOBS,
+        **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
-        "out": "folder for archives, SHA256SUMS, NOTES.md and reports (default: release)",
-        "verbose": "also show what compilers and Docker print",
+        "weights": WEIGHTS,
+        "dim": DIM,
+        "sign": "a secret key of minisign, which then signs SHA256SUMS",
+        "out": "folder for archives, SHA256SUMS, NOTES.md, reports and provenance (default: release)",
+        "verbose": VERBOSE,
     },
+    iterable=["dim"],
 )
 def release(
     c: Context,
     arch: str = "all",
-    model: str = model_files.DEFAULT,
+    model: str = "all",
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    weights: str = "embed",
+    dim: Any = None,
+    sign: str = "",
     out: str = "release",
     verbose: bool = False,
 ) -> None:
     """Make a release of the commit that is checked out: archives, their sums, and a note."""
+    from toolchains import release as releases
     from toolchains import summary
-    from toolchains.batch import build_all
-    from toolchains.release import publish
     from toolchains.session import opened
     from toolchains.source import source_of
     from toolchains.words import one_of
 
     one_of("--check", check, "all", "sample")
+    one_of("--weights", weights, "embed", "file", "symbol")
     source = source_of(ROOT)
-    with opened(arch, model, engine, jobs, out, verbose=verbose) as s:
-        options = msgspec.structs.replace(s.options, checks=check, out=s.options.build / "release")
-        built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
+    with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
+        asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
+        built, failures = releases.release(replace(s, options=asked), Path(out), source, sign)
     summary.conclude(OUT, built, failures, skipped_too=False)
-    for path in publish(built, options.build, Path(out), source):
-        OUT.print(str(path), soft_wrap=True)
+
+
+@task(
+    positional=["archive"],
+    help={
+        "archive": "an archive of `invoke release`, with its provenance and SHA256SUMS beside it",
+        "rebuild": "also make it again from the commit that it names, and compare (default)",
+        "engine": ENGINE,
+        "offline": "a bundle of `invoke images --export`, from which comes all that a rebuild needs",
+        "key": "a public key of minisign (a file, or its words), which must have signed SHA256SUMS",
+        "verbose": "also show what the rebuild prints",
+    },
+)
+def verify(
+    c: Context,
+    archive: str,
+    rebuild: bool = True,
+    engine: str = "auto",
+    offline: str = "",
+    key: str = "",
+    verbose: bool = False,
+) -> None:
+    """Say whether an archive is what it says: its sums, SBOM, objects and provenance; and make it again."""
+    from toolchains.verifying import Again, verify_archive
+
+    again = Again(engine=engine, offline=offline) if rebuild else None
+    for line in verify_archive(Path(archive), Progress(verbose=verbose), again, key):
+        OUT.print(line, markup=False, soft_wrap=True)
 
 
 @task(
     help={
-        "arch": ARCH,
-        "model": MODEL,
-        "engine": ENGINE,
-        "jobs": JOBS,
+        **COMMON,
+        "guard": GUARD,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
@@ -270,6 +296,7 @@ def check(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    guard: str = "small",
     histogram: bool = False,
     trace: bool = False,
     dim: Any = None,
@@ -279,7 +306,9 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
     from toolchains.session import opened
+    from toolchains.words import one_of
 
+    one_of("--guard", guard, "all", "small")
     with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
         if trace:
             from toolchains import tracing
@@ -288,8 +317,9 @@ def check(
             OUT.print(tracing.table_of(traces))
             tracing.require(traces)
             return
+        options = msgspec.structs.replace(s.options, guards=guard)
         reports = [
-            pipeline.check_again(each, target, s.options, s.progress, histogram=histogram)
+            pipeline.check_again(each, target, options, s.progress, histogram=histogram)
             for each in s.models
             for target in s.targets
         ]
@@ -389,25 +419,14 @@ def tune(
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
-    from kernels.tuning import RECORDS as SHIPPED
-    from toolchains.batch import program_of
-    from toolchains.bench.tuning import tune as search
+    from toolchains.bench.tuning import tune_all
     from toolchains.session import opened
 
     with opened(arch, model, engine, jobs, "dist", verbose=verbose) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)
-        for each in s.models:
-            for target in s.targets:
-                path = search(
-                    program_of(each),
-                    target,
-                    options,
-                    s.progress,
-                    Path(records) if records else SHIPPED,
-                    lambda found: s.progress.say(str(found)),
-                    host=host,
-                )
-                OUT.print(str(path), soft_wrap=True)
+        folder = Path(records) if records else None
+        for path in tune_all(s.models, s.targets, options, s.progress, folder, host):
+            OUT.print(str(path), soft_wrap=True)
 
 
 @task(

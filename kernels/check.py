@@ -45,7 +45,7 @@ def make_inputs(kernel: Kernel, target: Target) -> dict[str, Array]:
             continue
         seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
-        array = family.draw(generator, operand)
+        array = family.drawn_for(kernel, generator, operand)
         if target.cpu.flushes_subnormals and operand.dtype.floating:
             zero = np.copysign(array.dtype.type(0), array)
             with np.errstate(invalid="ignore"):

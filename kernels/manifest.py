@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from kernels.codegen.driver import run_symbol
+from kernels.codegen.interface import ABI_VERSION
 from kernels.plan import Call, Kernel, NetworkPlan, Operand, Plan, Port, Step, Tuned, Weight, WeightsMode
 from kernels.program import Attribute
 from toolchains.target import Target
@@ -51,6 +52,8 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `code_bytes` and `stack_bytes` are those of `symbol` alone, without its kernels. `weights`
     tells where each constant lies in the weights, packed as its kernel's operand says.
+    `weights_sha256` is of the values that the library was built with. Where they are not in it,
+    others of the same `weights_layout` may take their place (`python -m kernels.pack`).
     """
 
     symbol: str
@@ -65,10 +68,14 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights_bytes: int
     weights_sha256: str
     weights: tuple[Weight, ...]
+    weights_layout: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A library: names, versions of what made it, its kernels, and the network if it is one."""
+    """A library: names, versions of what made it, its kernels, and the network if it is one.
+
+    `abi` is the version of its C ABI, 0 where a kernfit before such versions made it.
+    """
 
     library: str
     target: str
@@ -77,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     versions: dict[str, str]
     kernels: tuple[ManifestKernel, ...]
     network: ManifestNetwork | None = None
+    abi: int = 0
 
 
 def manifest_of(
@@ -95,6 +103,7 @@ def manifest_of(
         versions=versions,
         kernels=tuple(_entry(kernel, measured[kernel.symbol]) for kernel in plan.kernels),
         network=_network(plan, plan.network, measured, weights_sha256) if plan.network else None,
+        abi=ABI_VERSION,
     )
 
 
@@ -115,6 +124,7 @@ def _network(
         weights_bytes=network.weights_bytes,
         weights_sha256=weights_sha256,
         weights=network.weights,
+        weights_layout=network.weights_layout,
     )
 
 

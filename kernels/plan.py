@@ -188,6 +188,8 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What `<library>_run` does: calls in order over one arena and one block of weights.
 
     `live_bytes` is the largest sum of tensors that are live at once: no arena is smaller.
+    `weights_layout` is the SHA-256 of how weights that are not in the library lie, in hexadecimal;
+    its bytes are the last of theirs (`kernels.graph.weights`). It is empty where they are in it.
     """
 
     inputs: tuple[Port, ...]
@@ -198,6 +200,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weights: tuple[Weight, ...]
     weights_bytes: int
     weights_mode: WeightsMode = "embed"
+    weights_layout: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

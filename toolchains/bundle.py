@@ -9,34 +9,55 @@ DIR/images.tar      Docker's images of the chosen targets, where an engine answe
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
-from toolchains.archive import write_whole
+from toolchains.archive import file_sha256
 from toolchains.cache import ROOT
-from toolchains.engines.image import connect, ensure_image, load_images
+from toolchains.engines.choose import choose_engine
+from toolchains.engines.image import connect, ensure_image, image_tag, load_images
 from toolchains.engines.pinned import PINS
+from toolchains.limits import limit
 from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
+from toolchains.progress import Progress
 from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
+from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 Say = Callable[[str], None]
 SUMS, IMAGES = "SHA256SUMS", "images.tar"
 SETUP = ROOT / ".ci" / "setup"
-SECONDS = 3600.0
+
+
+def images(
+    targets: Sequence[Target], engine: str, progress: Progress, *, anew: bool, export: str
+) -> Iterator[str]:
+    """Build the targets' images `anew`, `export` a bundle, or neither; gives what there is to say."""
+    if not anew and not export:
+        yield from map(image_tag, targets)
+        return
+    runs_on, why = choose_engine(engine)
+    progress.say(why)
+    try:
+        for target in targets if anew else ():
+            runs_on.prepare(target, progress.detail, anew=True)
+        if export:
+            write_bundle(Path(export), targets, progress.say, images=runs_on.name == "docker")
+            yield f"{export}: whole; `.ci/setup {export}` and `invoke setup --offline {export}` use it"
+    finally:
+        runs_on.close()
 
 
 # -- export --------------------------------------------------------------------------
 
 
-def export(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = True) -> None:
+def write_bundle(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = True) -> None:
     """Write a bundle for these targets; UsageError if the folder holds something already."""
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--export {folder}: the folder is not empty")
@@ -52,7 +73,7 @@ def export(folder: Path, targets: Sequence[Target], say: Say, *, images: bool = 
         raise EngineError(f"the bundle's QEMU could not be had: {reason}")
     if images:
         _save_images(folder / IMAGES, targets, say)
-    sums = "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
+    sums = "".join(f"{file_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
     write_whole(folder / SUMS, sums.encode())
 
 
@@ -62,7 +83,7 @@ def _fetch_wheels(folder: Path) -> None:
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     for words in (["--require-hashes", "-r", str(REQUIREMENTS)], [uv]):
         command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        finished = run([*command, *words], timeout=SECONDS, cwd=folder)
+        finished = run([*command, *words], timeout=limit("bundle"), cwd=folder)
         if finished.status != 0:
             raise EngineError(f"pip could not download the wheels: {finished.output}")
 
@@ -72,11 +93,11 @@ def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
         raise MissingToolError(
             "the command `docker` saves images, and is missing: `invoke setup` brings it"
         )
-    client = connect(SECONDS)
+    client = connect(limit("bundle"))
     tags = [ensure_image(client, target, say) for target in targets]
     client.close()
     say(f"bundle: {len(tags)} image(s)")
-    finished = run(["docker", "save", "--output", str(path), *tags], timeout=SECONDS)
+    finished = run(["docker", "save", "--output", str(path), *tags], timeout=limit("bundle"))
     if finished.status != 0:
         raise EngineError(f"docker save failed: {finished.output}")
 
@@ -97,7 +118,7 @@ def check(folder: Path) -> None:
             raise InputError(f"{folder / name} is missing; copy the bundle again")
         if name not in listed:
             raise InputError(f"{folder / name} is not in {SUMS}; a bundle holds nothing else")
-        if _sha256(present[name]) != listed[name]:
+        if file_sha256(present[name]) != listed[name]:
             raise InputError(f"{folder / name} is damaged: {SUMS} has another hash; copy the bundle again")
 
 
@@ -111,7 +132,7 @@ def provide(folder: Path, say: Say) -> None:
     if not (folder / IMAGES).exists():
         say("Docker: the bundle has no images; the local engine will be used")
     elif provide_daemon(say):
-        for tag in load_images(folder / IMAGES, SECONDS):
+        for tag in load_images(folder / IMAGES, limit("bundle")):
             say(f"Docker: {tag} loaded")
 
 
@@ -122,8 +143,3 @@ def _files(folder: Path) -> list[Path]:
         for name in names
         if Path(where) / name != folder / SUMS
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,19 +13,34 @@ import msgspec
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from kernels.whole import Reference
-from toolchains.archive import write_whole
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
-from toolchains.progress import Bar, Progress
-from toolchains.report import Report, Row
+from toolchains.events import Outcome, Work
+from toolchains.limits import limit
+from toolchains.progress import Progress
+from toolchains.report import Report, Row, Status
+from toolchains.scratch import scratch, write_whole
 from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
+Guards = Literal["all", "small"]
+GUARDED_FLOPS = 4_000_000
+"""A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
+ENDED: dict[Status, Outcome] = {
+    "pass": "done",
+    "wrong": "failed",
+    "illegal": "failed",
+    "crash": "failed",
+    "timeout": "failed",
+    "skipped": "skipped",
+}
+STORED: dict[Status, Outcome] = {**ENDED, "pass": "cached"}
+"""What the events say of rows: those of checks that ran, and those that stood before."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
 
 
@@ -62,10 +77,11 @@ class Remembered:
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
         return digest(self._surroundings, subject.identity, code, cpu)
 
-    def find(self, subject: Subject, cpu: str) -> Row | None:
-        """The row of a check that passed before."""
+    def find(self, subject: Subject, cpu: str, *, guarded: bool) -> Row | None:
+        """The row of a check that passed before; where it must be `guarded`, of one that was."""
         data = self._store.get(self._key(subject, cpu))
-        return msgspec.json.decode(data, type=Row) if data else None
+        row = msgspec.json.decode(data, type=Row) if data else None
+        return row if row is None or row.guarded or not guarded else None
 
     def keep(self, subject: Subject, row: Row) -> None:
         """Remember the row if the check passed."""
@@ -76,9 +92,10 @@ class Remembered:
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked, and where: the linked library of `plan` lies in `place`.
 
-    `histogram` divides the counted instructions by their mnemonics. Kernels that are not
-    in `only` are skipped, and rows that are `remembered` taken over. `reference` is what a
-    whole network is judged against.
+    It is run in a folder below `build`. `histogram` divides the counted instructions by their
+    mnemonics. Kernels that are not in `only` are skipped, and rows that are `remembered` taken
+    over. `reference` is what a whole network is judged against. `guards` says which are run with
+    every buffer at a page that must not be touched, too.
     """
 
     plan: Plan
@@ -86,10 +103,15 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine
     jobs: int
     place: Path
+    build: Path
     histogram: bool = False
     only: Collection[str] | None = None
     remembered: Remembered | None = None
     reference: Reference | None = None
+    guards: Guards = "small"
+
+    def _guarded(self, subject: Subject) -> bool:
+        return self.guards == "all" or subject.flops <= GUARDED_FLOPS
 
     def subjects(self) -> list[Subject]:
         """Every kernel, and the whole network if there is one."""
@@ -104,21 +126,21 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         subjects = self.subjects()
         rows: list[Row] = []
         due = {cpu: self._due(subjects, cpu, rows) for cpu in target.checked_on}
-        folder = self.place / "check"
-        folder.mkdir(exist_ok=True)
-        try:
+        total = sum(map(len, due.values()))
+        with (
+            scratch(self.build, f"check-{plan.library}-{target.name}") as folder,
+            progress.work("check", plan.library, target.name, total) as work,
+        ):
+            for row in rows:
+                work.part(row.kernel, STORED[row.status], detail=f"{row.status} on {row.cpu}")
             for name in ("runner", "counter.so"):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
-            total = sum(map(len, due.values()))
             code = functions(folder / "runner", target) if total else {}
-            with progress.bar(f"{plan.library} for {target.name}: checking", total) as bar:
-                for cpu, waiting in due.items():
-                    if waiting:
-                        rows += self._run(cpu, waiting, code, folder, bar)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for cpu, waiting in due.items():
+                if waiting:
+                    rows += self._run(cpu, waiting, code, folder, work)
         lost = len(subjects) * len(target.checked_on) - len(rows)
         if lost:
             raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
@@ -136,7 +158,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         """What is to be run on a processor, the longest first; the other rows are added."""
         waiting = []
         for subject in sorted(subjects, key=lambda subject: -subject.flops):
-            row = self.remembered.find(subject, cpu) if self.remembered else None
+            guarded = self._guarded(subject)
+            row = self.remembered.find(subject, cpu, guarded=guarded) if self.remembered else None
             if row is not None:
                 rows.append(row)
             elif self.only is not None and subject.name not in self.only and not subject.always:
@@ -146,7 +169,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         return waiting
 
     def _run(
-        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, bar: Bar
+        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, work: Work
     ) -> list[Row]:
         """Run functions on one processor; `code` is what the runner holds."""
         rows: list[Row] = []
@@ -157,17 +180,18 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
 
         def judged(line: str) -> None:
             if not line.startswith("{"):
+                work.output(line)
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
-            row = _row(subject, target, cpu, ended, folder)
+            row = _row(subject, target, cpu, ended, folder, guarded=self._guarded(subject))
             if ended.blocks is not None:
                 own = [code[symbol] for symbol in subject.symbols]
                 row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
             if self.remembered:
                 self.remembered.keep(subject, row)
             rows.append(row)
-            bar.advance(f"{row.kernel} {row.status}")
+            work.part(row.kernel, ENDED[row.status], detail=f"{row.status} on {cpu}")
 
         request = EmulateRequest(
             target=target,
@@ -180,7 +204,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                     kernel=subject.name,
                     input=f"{subject.name}.in",
                     output=f"{subject.name}.out",
-                    timeout=60 + subject.flops / 2e6,
+                    timeout=limit("check") + (3 if self._guarded(subject) else 1) * subject.flops / 2e6,
+                    guard=self._guarded(subject),
                     code=(
                         min(code[symbol].start for symbol in subject.symbols),
                         max(code[symbol].end for symbol in subject.symbols),
@@ -191,7 +216,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
-        self.engine.run("toolchains.emulate", path, target, on_line=judged)
+        work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
 
 
@@ -206,7 +231,7 @@ def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
     )
 
 
-def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path, *, guarded: bool) -> Row:
     row = Row(
         kernel=subject.name,
         target=target.name,
@@ -216,6 +241,7 @@ def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path)
         emulator=ended.emulator,
         insns_reason=ended.uncounted,
         vector_bits=ended.vector_bits or None,
+        guarded=guarded and ended.outcome == "ran",
     )
     if ended.outcome != "ran":
         return row

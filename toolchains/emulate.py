@@ -16,18 +16,24 @@ from typing import Literal
 
 import msgspec
 
+from kernels.errors import KILLED, KernfitError, ResourceError
 from toolchains import processor
-from toolchains.emulators import PROBE_SECONDS, find_emulator
+from toolchains.emulators import find_emulator
+from toolchains.limits import limit
 from toolchains.native import features
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
+FORBIDDEN = 7
+"""The runner's status where a kernel touched a page beside a buffer; it says which."""
 RUNNER_FAULTS = {
     2: "the runner does not know this kernel",
     3: "the runner could not read its input or write its output",
     4: "the kernel did not return 0",
     5: "the kernel wrote outside its buffers",
     6: "the kernel did not refuse a null pointer",
+    8: "the kernel's result depends on where its buffers lie",
+    9: "the system takes no pages away, so nothing can be guarded",
 }
 
 Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
@@ -36,7 +42,8 @@ Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of one kernel; files are relative to the request's folder.
 
-    `code` is where the kernel's function begins and ends in the runner.
+    `code` is where the kernel's function begins and ends in the runner. With `guard` it is
+    called twice more, every buffer at a page that it must not touch, on either side.
     """
 
     kernel: str
@@ -44,6 +51,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: str
     timeout: float
     code: tuple[int, int]
+    guard: bool = False
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,14 +152,14 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     vectors = request.target.cpu.scalable
     words = ["vector"] if vectors else []
     runner = str(folder / request.runner)
-    finished = run([*machine.command, runner, *words], timeout=PROBE_SECONDS, cwd=folder)
+    finished = run([*machine.command, runner, *words], timeout=limit("probe"), cwd=folder, own_group=False)
     if finished.status != 0:
         last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
     if not machine.uncounted:
         counted = [*machine.command, *_plugin(request, folder, (0, 0), folder / "none"), runner]
-        loaded = run(counted, timeout=PROBE_SECONDS, cwd=folder)
+        loaded = run(counted, timeout=limit("probe"), cwd=folder, own_group=False)
         if loaded.status != 0:
             last = loaded.output.splitlines()[-1:] or [f"status {loaded.status}"]
             uncounted = f"{machine.name} does not load the counter: {last[0]}"
@@ -175,7 +183,8 @@ def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: P
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
     plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
-    runner = [str(folder / request.runner), each.kernel, each.input, each.output]
+    guard = ["guard"] if each.guard else []
+    runner = [str(folder / request.runner), *guard, each.kernel, each.input, each.output]
     command = [*machine.command, *plugin, *runner]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
@@ -184,9 +193,13 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         outcome, reason = "timeout", f"no result after {each.timeout:.0f} s"
     elif finished.status == -signal.SIGILL:
         outcome, reason = "illegal", "an instruction that this CPU does not have"
+    elif finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(machine.name))
     elif finished.status < 0:
         outcome, reason = "crash", signal.Signals(-finished.status).name
-    elif finished.status in (4, 5, 6):
+    elif finished.status == FORBIDDEN:
+        outcome, reason = "crash", f"read or wrote outside {finished.output}"
+    elif finished.status in (4, 5, 6, 8):
         outcome, reason = "wrong", RUNNER_FAULTS[finished.status]
     elif finished.status:
         reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")
@@ -221,4 +234,8 @@ def _print(ended: Ended) -> None:
 
 if __name__ == "__main__":
     location = Path(sys.argv[1])
-    emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    try:
+        emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    except KernfitError as error:
+        print(f"error: {error}", flush=True)
+        raise SystemExit(error.status) from error

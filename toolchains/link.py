@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,15 +19,15 @@ from typing import Literal
 import msgspec
 
 from kernels.codegen.driver import run_symbol, weights_symbol
-from kernels.errors import EngineError, KernfitError, MissingToolError
+from kernels.errors import KILLED, EngineError, KernfitError, MissingToolError, ResourceError
 from kernels.plan import Plan
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.table import runner_table
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
 SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
-TIMEOUT = 600.0
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,35 +43,40 @@ def link(request: LinkRequest, folder: Path) -> None:
     name = request.plan.library
     objects, beside = _objects(request.plan)
     zig = [sys.executable, "-m", "ziglang"]
-    _tool([*zig, "ar", "rcsD", "--format=gnu", f"lib{name}.a", *objects], folder)
-    _tool(
-        [
-            *zig,
-            "ld.lld",
-            "-m",
-            request.target.c.linker,
-            "-shared",
-            "--build-id=none",
-            "--hash-style=gnu",
-            "-z",
-            "noexecstack",
-            "-z",
-            "now",
-            "-z",
-            "text",
-            "--strip-debug",
-            "-soname",
-            f"lib{name}.so",
-            "-o",
-            f"lib{name}.so",
-            *objects,
-        ],
-        folder,
-    )
+    _tool([*zig, *archiver(name), *objects], folder)
+    _tool([*zig, *shared_linker(name, request.target), *objects], folder)
     table = folder / "table.c"
     table.write_text(runner_table(request.plan), encoding="utf-8")
     _tool(runner(request.compiler, request.target, (f"lib{name}.a", *beside)), folder)
     _tool(counter(), folder)
+
+
+def archiver(library: str) -> list[str]:
+    """The words for zig, without the objects, that make the `.a`."""
+    return ["ar", "rcsD", "--format=gnu", f"lib{library}.a"]
+
+
+def shared_linker(library: str, target: Target) -> list[str]:
+    """The words for zig, without the objects, that make the `.so`."""
+    return [
+        "ld.lld",
+        "-m",
+        target.c.linker,
+        "-shared",
+        "--build-id=none",
+        "--hash-style=gnu",
+        "-z",
+        "noexecstack",
+        "-z",
+        "now",
+        "-z",
+        "text",
+        "--strip-debug",
+        "-soname",
+        f"lib{library}.so",
+        "-o",
+        f"lib{library}.so",
+    ]
 
 
 def _objects(plan: Plan) -> tuple[list[str], list[str]]:
@@ -153,7 +159,9 @@ def zig_environment() -> dict[str, str]:
 
 
 def _tool(command: Sequence[str], folder: Path) -> None:
-    finished = run(command, timeout=TIMEOUT, cwd=folder, env=zig_environment())
+    finished = run(command, timeout=limit("tool"), cwd=folder, env=zig_environment(), own_group=False)
+    if finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(Path(command[0]).name))
     if finished.status != 0:
         words = " ".join(Path(word).name for word in command[:4])
         raise EngineError(f"`{words} ...` failed with status {finished.status}: {finished.output}")

@@ -1,54 +1,138 @@
 """`invoke release`: archives of a commit, their sums, and a note of what changed.
 
-All of these depend on the commit alone, as far as every zlib compresses alike. Reports tell of
-one machine and lie beside, without a sum.
+All of these depend on the commit alone. Reports and provenance tell of one machine and lie beside,
+without a sum.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
-from kernels.errors import InputError
-from kernels.plan import Plan
-from toolchains.archive import make_archive, write_whole
+from kernels.errors import InputError, MissingToolError, UsageError
+from kernels.models import files_of
+from kernels.program import program_of
+from toolchains.archive import file_sha256, make_archive
+from toolchains.batch import Failure, build_all
 from toolchains.cache import ROOT
-from toolchains.making import VERSION, members
+from toolchains.engines.pinned import image_pins
+from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
-from toolchains.source import Source
+from toolchains.provenance import SUFFIX, write_provenance
+from toolchains.sbom import MADE_FROM, SBOM, Recipe, write_sbom
+from toolchains.scratch import replaced, scratch, write_whole
+from toolchains.session import Session
+from toolchains.signing import require_key, sign
+from toolchains.source import Source, within
+from toolchains.target import find_target
+from toolchains.unpacking import unpack
 
 SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
 
 
-def publish(built: Sequence[Built], build: Path, out: Path, source: Source) -> list[Path]:
-    """Write the release of these builds, whose folders are in `build`; the files that have sums."""
-    files = [out / each.archive.name for each in built]
-    for each, path in zip(built, files, strict=True):
-        place = build / each.target / each.manifest.library
-        plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
-        prefix = path.name.removesuffix(".tar.gz")
-        make_archive(path, prefix, {name: place / name for name in members(plan)}, source.epoch)
-        report = f"{prefix}.report.json"
-        shutil.copyfile(each.archive.with_name(report), out / report)
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    write_whole(out / NOTES, note(changelog, VERSION, source).encode())
-    files.append(out / NOTES)
-    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    write_whole(out / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())
-    return files
+def release(
+    session: Session, out: Path, source: Source, key: str = ""
+) -> tuple[list[Built], list[Failure]]:
+    """Build every model of the session for every target, and write the release into `out`.
+
+    With a secret `key` of minisign the sums are signed. Where a build or a check failed, nothing is
+    written. What was built names the archives of the
+    release. InputError where a model is not in the commit, UsageError where `out` holds anything
+    but a release, MissingToolError where a package that decides bytes is not the pinned one.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / SUMS).is_file():
+        raise UsageError(f"--out {out}: the folder holds something that is no release; name another")
+    _require_pinned()
+    if key:
+        require_key(Path(key))
+    recipes = {
+        (program_of(model).name, target.name): _recipe(session, source, number, target.name)
+        for number, model in enumerate(session.models)
+        for target in session.targets
+    }
+    kept = session.options.build / "release"
+    options = msgspec.structs.replace(session.options, out=kept)
+    built, failures = build_all(
+        session.models, session.targets, options, session.progress, session.oracles()
+    )
+    if failures or any(each.report.failed() or each.report.broken() for each in built):
+        return built, failures
+    with replaced(out) as folder:
+        for each in built:
+            recipe = recipes[each.manifest.library, each.target]
+            session.options.engine.prepare(find_target(each.target), session.progress.detail)
+            _publish(each, recipe, session, folder)
+        changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+        write_whole(folder / NOTES, note(changelog, VERSION, source).encode())
+        summed = [*(folder / each.archive.name for each in built), folder / NOTES]
+        lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(summed)]
+        write_whole(folder / SUMS, "".join(lines).encode())
+        if key:
+            sign(folder / SUMS, Path(key))
+    final = [out / each.archive.name for each in built]
+    return [
+        msgspec.structs.replace(each, archive=path, sha256=file_sha256(path))
+        for each, path in zip(built, final, strict=True)
+    ], failures
 
 
-def note(changelog: str, version: str, source: Source) -> str:
+def _require_pinned() -> None:
+    """Packages whose code decides the bytes of archives are those that are pinned."""
+    pins = dict(name.split("==") for name in image_pins().wheels)
+    for name in MADE_FROM:
+        if version(name) != pins[name]:
+            raise MissingToolError(
+                f"{name} {version(name)} is here, and {pins[name]} is pinned; run `bash .ci/setup`"
+            )
+
+
+def _recipe(session: Session, source: Source, number: int, target: str) -> Recipe:
+    path = session.paths[number]
+    return Recipe(
+        source=source,
+        library=program_of(session.models[number]).name,
+        version=VERSION,
+        target=target,
+        model=within(ROOT, path),
+        files={within(ROOT, file): file_sha256(file) for file in files_of(path)},
+        dims=dict(session.dims),
+        weights=session.options.weights,
+        versions={**{name: version(name) for name in MADE_FROM}, "llvm": LLVM_OF_TVM},
+    )
+
+
+def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> None:
+    """The archive with its SBOM; its report and its provenance beside it."""
+    prefix = each.archive.name.removesuffix(".tar.gz")
+    target = find_target(each.target)
+    with scratch(session.options.build, f"release-{prefix}") as unpacked:
+        members = unpack(each.archive, unpacked).members
+        sums = {name: file_sha256(path) for name, path in members.items()}
+        sbom = unpacked / SBOM
+        sbom.write_bytes(write_sbom(recipe, target, sums))
+        path = folder / each.archive.name
+        sha256 = make_archive(path, prefix, {**members, SBOM: sbom}, recipe.source.epoch)
+    report = folder / f"{prefix}.report.json"
+    shutil.copyfile(each.archive.with_name(report.name), report)
+    where = session.options.engine.describe(target)
+    for line in where.unpinned:
+        session.progress.say(f"not as pinned, which archives do not depend on: {line}")
+    provenance = write_provenance(
+        (path.name, sha256), recipe, each.report, (report.name, file_sha256(report)), where
+    )
+    write_whole(folder / f"{prefix}{SUFFIX}", provenance)
+
+
+def note(changelog: str, number: str, source: Source) -> str:
     """The note of a release: the version's section of the changelog, or that of what is unreleased."""
     sections = dict(SECTION.findall(changelog))
-    for name in (version, "Unreleased"):
+    for name in (number, "Unreleased"):
         if name in sections:
-            heading = version if name == version else f"{version}, not released yet"
+            heading = number if name == number else f"{number}, not released yet"
             return f"# kernfit {heading}\n\nMade from commit {source.commit}.\n\n{sections[name].strip()}\n"
-    raise InputError(f"CHANGELOG.md has no section [{version}], nor [Unreleased]; write one")
+    raise InputError(f"CHANGELOG.md has no section [{number}], nor [Unreleased]; write one")

@@ -16,7 +16,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     `insns` counts the instructions that one call of the kernel executes, and is null where
     `insns_reason` says why; `vector_insns` of them worked on vectors. `mnemonics` divides
     them, where a histogram was asked for. `vector_bits` is the length of a vector, read
-    from the running processor where the instruction set leaves it open.
+    from the running processor where the instruction set leaves it open. `guarded` says that it
+    was also run with each buffer at a page that must not be touched, behind it and before it.
     """
 
     kernel: str
@@ -32,6 +33,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     mnemonics: dict[str, int] | None = None
     reason: str = ""
     emulator: str = ""
+    guarded: bool = False
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -64,6 +64,8 @@ def driver_text(stub: str, plan: Plan, target: Target) -> str:
     symbols = {kernel.name: kernel.symbol for kernel in plan.kernels}
     run, *parts = run_symbols(plan.library, network)
     checks = [partial(_check, *each, bits) for each in _checked(network, weights, bits)]
+    if network.weights_layout:
+        checks.append(partial(_layout, network, weights, target))
     lines = [
         *_declarations(plan, network),
         f"define signext i32 @{run}({signature}){attributes}{{",
@@ -116,9 +118,11 @@ def _checked(network: NetworkPlan, weights: str, bits: int) -> Iterator[tuple[st
     if network.arena_bytes:
         yield "%arena", ARENA_ALIGNMENT
     for number, port in enumerate(network.inputs):
-        yield Place(home="input", number=number), port.dtype.bytes
+        if port.elements:
+            yield Place(home="input", number=number), port.dtype.bytes
     for number, port in enumerate(network.outputs):
-        yield Place(home="output", number=number), port.dtype.bytes
+        if port.elements:
+            yield Place(home="output", number=number), port.dtype.bytes
 
 
 def _check(pointer: str | Place, alignment: int, bits: int, stem: str) -> Iterator[str]:
@@ -131,6 +135,21 @@ def _check(pointer: str | Place, alignment: int, bits: int, stem: str) -> Iterat
     yield f"  {stem}.low = and i{bits} {stem}.address, {alignment - 1}"
     yield f"  {stem}.aligned = icmp eq i{bits} {stem}.low, 0"
     yield f"  {stem}.fine = and i1 {stem}.there, {stem}.aligned"
+
+
+def _layout(network: NetworkPlan, weights: str, target: Target, stem: str) -> Iterator[str]:
+    """The weights are of the library's layout if their last bytes are its hash."""
+    layout = bytes.fromhex(network.weights_layout)
+    first, fine = network.weights_bytes - len(layout), "true"
+    for number in range(0, len(layout), 8):
+        word = int.from_bytes(layout[number : number + 8], target.endianness, signed=True)
+        place = Place(home="weights", offset=first + number)
+        yield from _pointer(f"{stem}.{number}", place, weights, target.pointer_bits)
+        yield f"  {stem}.word{number} = load i64, ptr {stem}.{number}, align 8"
+        yield f"  {stem}.same{number} = icmp eq i64 {stem}.word{number}, {word}"
+        last = number + 8 == len(layout)
+        yield f"  {stem}.{'fine' if last else f'all{number}'} = and i1 {stem}.same{number}, {fine}"
+        fine = f"{stem}.all{number}"
 
 
 def _part(symbol: str, passed: str, stem: str) -> Iterator[str]:

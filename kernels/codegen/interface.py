@@ -5,6 +5,9 @@ from __future__ import annotations
 from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.plan import ARENA_ALIGNMENT, NetworkPlan, Port
 
+ABI_VERSION = 1
+"""Of every library's C ABI, in its header and its manifest. One more with a release in which the
+interface of any library that an earlier release had is another: see docs/release.md."""
 TYPES = {
     "float32": "float",
     "float16": "uint16_t",
@@ -47,6 +50,8 @@ def _weights(library: str, network: NetworkPlan, sha256: str) -> list[str]:
     lines = [f"#define {prefix}_WEIGHTS_BYTES {network.weights_bytes}"]
     if network.weights:
         lines.append(f'#define {prefix}_WEIGHTS_SHA256 "{sha256}"')
+    if network.weights_layout:
+        lines.append(f'#define {prefix}_WEIGHTS_LAYOUT_SHA256 "{network.weights_layout}"')
     name = weights_file(library)
     if not network.weights:
         return [comment("The network has no weights; pass NULL."), *lines]
@@ -54,12 +59,26 @@ def _weights(library: str, network: NetworkPlan, sha256: str) -> list[str]:
         return [comment("The weights are in the library; pass NULL for them."), *lines]
     if network.weights_mode == "file":
         told = f"The weights are the bytes of {name}, wherever the caller maps or flashes them."
-        return [comment(told), *lines]
+        return [comment(told + _exchanged(name)), *lines]
     told = (
         f"The weights are the bytes of {name}; who links the library defines them, aligned\n"
         f"to {ARENA_ALIGNMENT} bytes. Pass NULL for them."
     )
-    return [comment(told), *lines, f"extern const unsigned char {weights_symbol(library)}[];"]
+    return [
+        comment(told + _exchanged(name)),
+        *lines,
+        f"extern const unsigned char {weights_symbol(library)}[];",
+    ]
+
+
+def _exchanged(name: str) -> str:
+    """How other weights take the place of those that came with the library."""
+    return (
+        "\nThose that came with the library have the SHA-256 below. Others are made of a model of the"
+        "\nsame nodes and shapes by"
+        f"\n    python -m kernels.pack manifest.json MODEL.onnx {name}"
+        "\nWeights end with the 32 bytes of their layout's SHA-256; the run returns -1 for another layout."
+    )
 
 
 def _structure(library: str, which: str, ports: tuple[Port, ...], constant: str) -> list[str]:
@@ -70,6 +89,7 @@ def _structure(library: str, which: str, ports: tuple[Port, ...], constant: str)
     for port in ports:
         shape = "x".join(map(str, port.shape)) or "1"
         told = f"{_quoted(port.name)}: {port.dtype.value}[{shape}], {port.layout}: {port.bytes} bytes"
+        told += "" if port.elements else "; it is not looked at and may be NULL"
         lines.append(f"    {constant}{TYPES[port.dtype.value]} *{port.identifier}; {comment(told)}")
     return [*lines, f"}} {library}_{which};"]
 

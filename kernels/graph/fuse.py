@@ -12,6 +12,9 @@ from kernels.operators import find_family
 from kernels.operators.base import ElementWise
 from kernels.program import Network, Operator, Role, Tensor
 
+MOST_STEPS = 32
+"""Of one epilogue: a kernel's code, and the time to compile it, grow with them."""
+
 
 def fuse(network: Network) -> Network:
     """The same network with each operator in a group, a kernel's; the groups in order of computation."""
@@ -48,7 +51,10 @@ class _Fusion:
         if not find_family(leading.kind).fuses:
             return group
         taken: set[str] = set()
-        while (following := self._readers.alone(group[-1].outputs[0])) is not None:
+        while len(group) <= MOST_STEPS:
+            following = self._readers.alone(group[-1].outputs[0])
+            if following is None:
+                break
             step = self._step(following, group[-1].outputs[0], place, taken)
             if step is None:
                 break

@@ -10,9 +10,9 @@ import msgspec
 from kernels.errors import InputError
 from kernels.graph.lifetimes import Pending, blocks_of, scratch_name
 from kernels.graph.memory import arrange, lower_bound
-from kernels.graph.planning import Bound, bind, grouped, plan_kernel
+from kernels.graph.planning import bind, grouped, plan_kernel
 from kernels.graph.storage import Storage, store
-from kernels.graph.weights import lay_weights
+from kernels.graph.weights import lay_weights, layout_of, with_layout
 from kernels.names import identifiers, members
 from kernels.plan import Call, Kernel, NetworkPlan, Place, Plan, Port, WeightsMode
 from kernels.program import Network, Program, Role
@@ -52,7 +52,14 @@ def plan_network(
             for tensor, operand in zip(step.tensors, step.kernel.operands, strict=True)
             if storage.owner[tensor] in storage.constants
         ),
+        by_value=weights_mode == "embed",
     )
+    kernels = {step.kernel.name: step.kernel for step in steps}
+    weights_bytes = weights[-1].offset + weights[-1].bytes if weights else 0
+    layout = ""
+    if weights and weights_mode != "embed":
+        weights_bytes = with_layout(weights_bytes)
+        layout = layout_of(program, kernels.values(), weights, target.endianness)
 
     def place(tensor: str, kernel: str, operand: str) -> Place:
         owner = storage.owner[tensor]
@@ -80,12 +87,12 @@ def plan_network(
         arena_bytes=arrangement.bytes,
         live_bytes=lower_bound(blocks),
         weights=tuple(weights),
-        weights_bytes=weights[-1].offset + weights[-1].bytes if weights else 0,
+        weights_bytes=weights_bytes,
         weights_mode=weights_mode,
+        weights_layout=layout,
     )
     _limit(program.name, target, planned, max_arena)
     counts = Counter(call.kernel for call in calls)
-    kernels = {step.kernel.name: step.kernel for step in steps}
     return Plan(
         library=program.name,
         target=target.name,
@@ -125,16 +132,7 @@ def _steps(
             except InputError as error:
                 raise InputError(f"node '{leading.name}' ({leading.kind}): {error}") from error
         steps.append(Pending(node=leading.name, kernel=kernels[alike], tensors=bound.tensors))
-        _require_constants(storage, steps[-1], bound)
     return steps
-
-
-def _require_constants(storage: Storage, step: Pending, bound: Bound) -> None:
-    for tensor, operand in zip(step.tensors, step.kernel.operands, strict=True):
-        if operand.packing and storage.owner[tensor] not in storage.constants:
-            raise InputError(
-                f"node '{step.node}' ({bound.leading.kind}): '{tensor}' is packed, so it must be a constant"
-            )
 
 
 def _ports(program: Program, role: Role) -> tuple[Port, ...]:

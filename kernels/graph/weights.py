@@ -1,4 +1,9 @@
-"""A network's constants as one block of bytes, each packed as its kernel reads it."""
+"""A network's constants as one block of bytes, each packed as its kernel reads it.
+
+Weights that are not in the library can be exchanged for others of the same layout. So these
+end with the SHA-256 of their layout, at the next multiple of 64 bytes, which the library's run
+looks at: other weights may have other values, but not another meaning.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,31 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 
-from kernels.elements import numpy_type, to_bytes
+from kernels.elements import Order, numpy_type, to_bytes
 from kernels.errors import InputError
 from kernels.graph.memory import aligned
+from kernels.manifest import Manifest, ManifestKernel
 from kernels.pack import pack
 from kernels.plan import Kernel, Operand, Plan, Weight
-from kernels.program import Network
-from toolchains.target import Target
+from kernels.program import Network, Program
 
 Key = tuple[str, str, str]
 """The names of a constant, a kernel and its operand."""
 Use = tuple[str, Kernel, Operand]
 """A constant's name, and the kernel and operand that it is given to."""
+LAYOUT_BYTES = hashlib.sha256().digest_size
 
 
 def lay_weights(
-    network: Network, uses: Iterable[Use]
+    network: Network, uses: Iterable[Use], *, by_value: bool
 ) -> tuple[dict[tuple[str, str, str], int], list[Weight]]:
     """Offsets by (constant, kernel, operand), and the block's entries in the order of first use.
 
-    The same values for operands that are packed alike are stored once, whatever their names.
+    A constant for operands that are packed alike is stored once; so are, `by_value`, different
+    constants of the same values, which then can only change together.
     InputError where a constant has not the type or size that its tensor states.
     """
     offsets: dict[Key, int] = {}
@@ -41,7 +49,8 @@ def lay_weights(
             continue
         if constant not in sums:
             sums[constant] = _sum(_values(network.constants, constant, operand))
-        like = (sums[constant], operand.dtype, operand.packing, operand.shape if operand.packing else ())
+        what = sums[constant] if by_value else constant
+        like = (what, operand.dtype, operand.packing, operand.shape if operand.packing else ())
         if like not in stored:
             stored[like] = end
             entries.append(
@@ -59,20 +68,47 @@ def lay_weights(
     return offsets, entries
 
 
-def packed_weights(plan: Plan, network: Network, target: Target) -> Iterator[bytes]:
-    """The block in the target's byte order, piece by piece, as a network's weights may be large."""
-    if plan.network is None:
+def with_layout(size: int) -> int:
+    """The size of a block of so many bytes with the hash of its layout behind it."""
+    return aligned(size) + LAYOUT_BYTES
+
+
+def layout_of(
+    program: Program, kernels: Iterable[Kernel | ManifestKernel], weights: Iterable[Weight], endianness: str
+) -> str:
+    """SHA-256 of all that decides where which constant's values lie, and what is made of them.
+
+    That is the program as kernels compute it, but for its name and source, and each constant's
+    place, packing and byte order; and nothing of the values.
+    """
+    operands = _operands(kernels)
+    places = [
+        (each.tensor, each.offset, each.bytes, operands[each.kernel, each.operand]) for each in weights
+    ]
+    layout = (program.tensors, program.operators, places, endianness)
+    return hashlib.sha256(msgspec.json.encode(layout, order="deterministic")).hexdigest()
+
+
+def _operands(kernels: Iterable[Kernel | ManifestKernel]) -> dict[tuple[str, str], Operand]:
+    return {(kernel.name, operand.name): operand for kernel in kernels for operand in kernel.operands}
+
+
+def packed_weights(library: Plan | Manifest, network: Network, order: Order) -> Iterator[bytes]:
+    """The block in a byte order, piece by piece, as a network's weights may be large."""
+    if library.network is None:
         return
-    kernels = {kernel.name: kernel for kernel in plan.kernels}
+    operands = _operands(library.kernels)
     end = 0
-    for entry in plan.network.weights:
-        operand = kernels[entry.kernel].operand(entry.operand)
+    for entry in library.network.weights:
+        operand = operands[entry.kernel, entry.operand]
         array = _values(network.constants, entry.tensor, operand).reshape(operand.shape)
         flat = pack(array, operand.packing) if operand.packing else array
         yield bytes(entry.offset - end)
-        yield to_bytes(flat, target.byte_order)
+        yield to_bytes(flat, order)
         end = entry.offset + entry.bytes
-    yield bytes(plan.network.weights_bytes - end)
+    layout = bytes.fromhex(library.network.weights_layout)
+    yield bytes(library.network.weights_bytes - len(layout) - end)
+    yield layout
 
 
 def _values(constants: Mapping[str, NDArray[Any]], name: str, operand: Operand) -> NDArray[Any]:

@@ -13,7 +13,16 @@ from kernels.errors import InputError, UsageError, did_you_mean
 from kernels.models.listing import read_listing
 from kernels.program import Network, Program
 
-__all__ = ["CATALOG", "DEFAULT", "catalog", "find_model", "find_models", "read_listing", "read_model"]
+__all__ = [
+    "CATALOG",
+    "DEFAULT",
+    "catalog",
+    "files_of",
+    "find_model",
+    "find_models",
+    "read_listing",
+    "read_model",
+]
 
 CATALOG = Path(__file__).parent / "catalog"
 DEFAULT = "resnet50"
@@ -41,6 +50,15 @@ def find_model(word: str) -> Path:
     if path.is_file():
         return path
     raise UsageError(f"no model file '{word}', nor one in the catalogue{did_you_mean(word, catalog())}")
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a model consists of: its own, and those beside it that hold its weights."""
+    if path.suffix != ONNX:
+        return (path,)
+    reader = importlib.import_module("kernels.models.onnx_file")
+    beside: tuple[Path, ...] = reader.weight_files(path)
+    return (path, *beside)
 
 
 def read_model(path: Path, dims: Mapping[str, int] | None = None) -> Program | Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,10 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
 
     Weights that lie in files of their own are read; those must be in the model's folder.
     """
-    if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path}: larger than 2 GiB; keep its weights in files beside it (external data)")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise InputError(f"{path}: no ONNX model, or a truncated one") from error
-    if not model.graph.node and not model.graph.output:
-        raise InputError(f"{path}: no ONNX model, for it has no graph")
+    model = _parse(path)
     _opsets(path, model)
     _sizes(path, model.graph.initializer)
+    _inputs(path, model)
     _order(path, model)
     _external(path, model)
     weights = _taken_out(path, model)
@@ -53,6 +46,40 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     _bind(path, model, dims, set(weights))
     _infer(path, model)
     return model, weights
+
+
+def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The sizes of the dimensions that a model leaves open, from the shapes of inputs by their names."""
+    found = {}
+    for value in _parse(path).graph.input:
+        shape = shapes.get(value.name, ())
+        if len(value.type.tensor_type.shape.dim) == len(shape) > 0:
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if not dim.HasField("dim_value"):
+                    found[_dim(value, axis, dim)] = shape[axis]
+    return found
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(
+                f"{path}: larger than 2 GiB; keep its weights in files beside it (external data)"
+            )
+        model = onnx.ModelProto()
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{path}: no ONNX model, or a truncated one") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{path}: no ONNX model, for it has no graph")
+    return model
+
+
+def _dim(value: onnx.ValueInfoProto, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str:
+    """What an open dimension is called: by its name, or else by the input's and a number."""
+    return dim.dim_param or f"{value.name}.{axis}"
 
 
 def name_of(node: onnx.NodeProto) -> str:
@@ -99,6 +126,18 @@ def _sizes(path: Path, tensors: Iterable[onnx.TensorProto]) -> None:
             )
 
 
+def _inputs(path: Path, model: onnx.ModelProto) -> None:
+    """Every input is a tensor of a known number of dimensions."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind not in ("tensor_type", None):
+            what = kind.removesuffix("_type").replace("_", " ")
+            raise InputError(f"{path}: input '{value.name}' is a {what}, and not a tensor")
+        if value.name not in held and not value.type.tensor_type.HasField("shape"):
+            raise InputError(f"{path}: input '{value.name}' is no tensor of a known number of dimensions")
+
+
 def _order(path: Path, model: onnx.ModelProto) -> None:
     """Every node reads what is there by then; a cycle cannot satisfy that."""
     graph = model.graph
@@ -139,6 +178,18 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def weight_files(path: Path) -> tuple[Path, ...]:
+    """The files beside a model that hold its weights, sorted."""
+    model = onnx.load(path, load_external_data=False)
+    locations = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(path.parent / location for location in locations))
 
 
 def _whole(text: str) -> int:
@@ -210,15 +261,13 @@ def _forget(model: onnx.ModelProto) -> None:
 
 
 def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.TensorShapeProto.Dimension]]:
-    """The dimensions of an input that have no size: by their name, or else by the input's and a number."""
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-        raise InputError(f"{path}: input '{value.name}' is no tensor of a known number of dimensions")
+    """The dimensions of an input that have no size, and what they are called."""
     found = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not dim.HasField("dim_value"):
-            found.append((dim.dim_param or f"{value.name}.{axis}", dim))
-        elif dim.dim_value < 1:
-            raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}, so no elements")
+            found.append((_dim(value, axis, dim), dim))
+        elif dim.dim_value < 0:
+            raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}")
     return found
 
 

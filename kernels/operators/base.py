@@ -176,6 +176,10 @@ class Family(abc.ABC):
             flat[:count] = SPECIAL[:count]
         return array
 
+    def drawn_for(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """Contents for an input of a planned kernel, whose attributes may say what they must be."""
+        return self.draw(generator, operand)
+
     @abc.abstractmethod
     def define(self, entry: Any) -> Definition:
         """Tensors and attributes of a listing's entry; InputError where they do not fit."""

@@ -109,7 +109,7 @@ def _compiled(case: Case, library: str, target: Target, folder: Path) -> Ready:
         case=case,
         plan=plan,
         network=plan.network,
-        data=data + b"".join(packed_weights(plan, network, target)),
+        data=data + b"".join(packed_weights(plan, network, target.byte_order)),
     )
 
 

@@ -29,6 +29,7 @@ STATIC: dict[str, tuple[int, ...]] = {
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
+    "Compress": (1,),
     "ConstantOfShape": (0,),
     "CumProd": (1,),
     "CumSum": (1,),
@@ -114,17 +115,22 @@ def _cases() -> Iterator[Case]:
         model = onnx.ModelProto()
         model.CopyFrom(test.model)
         ((inputs, outputs),) = test.data_sets
-        given = dict(zip((value.name for value in model.graph.input), map(np.asarray, inputs), strict=True))
+        given = dict(zip((value.name for value in model.graph.input), map(_array, inputs), strict=True))
         unexpanded = whole.get(re.sub(r"_expanded.*", "", test.name), model)
         _bind(model, given, _static(unexpanded.graph.node))
         yield Case(
             name=test.name,
             model=model,
             inputs=given,
-            outputs=tuple(map(np.asarray, outputs)),
+            outputs=tuple(map(_array, outputs)),
             rtol=test.rtol,
             atol=test.atol,
         )
+
+
+def _array(value: Any) -> Array:
+    """What a test has as an array, a number, or a tensor of ONNX's."""
+    return np.asarray(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
 
 
 def _static(nodes: Any) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 
 import docker
 from kernels.errors import InputError, UsageError
-from tests.emulation.test_workflows import LISTING, copy_of_the_project
+from tests.clones import LISTING, copy_of_the_project
 from toolchains import bundle
 from toolchains.bundle import SUMS
 from toolchains.engines.docker_engine import DockerEngine
@@ -27,7 +27,7 @@ ALONE = ["unshare", "--net", "sh", "-ec", 'test -z "$(cat /proc/net/route | tail
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle without images."""
     folder = tmp_path_factory.mktemp("bundle") / "kernfit"
-    bundle.export(folder, [TARGET], print, images=False)
+    bundle.write_bundle(folder, [TARGET], print, images=False)
     return folder
 
 
@@ -82,7 +82,7 @@ def test_the_docker_engine_is_set_up_and_used_without_a_network(
 ) -> None:
     folder = tmp_path / "bundle"
     docker_engine.prepare(TARGET, print)
-    bundle.export(folder, [TARGET], print)
+    bundle.write_bundle(folder, [TARGET], print)
     client = docker.from_env()
     client.images.remove(image_tag(TARGET), force=True)
     client.close()
@@ -123,4 +123,4 @@ def test_a_damaged_bundle_is_refused_by_name(
 def test_a_bundle_is_not_mixed_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(UsageError, match="not empty"):
-        bundle.export(tmp_path, [TARGET], print, images=False)
+        bundle.write_bundle(tmp_path, [TARGET], print, images=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from kernels.models import catalog, read_model
@@ -35,6 +36,11 @@ def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: 
         assert {row.kernel for row in result.report.rows if row.cpu == cpu} == names
 
 
+def test_every_kernel_was_run_between_pages_that_must_not_be_touched(built: tuple[Target, Built]) -> None:
+    unguarded = [row for row in built[1].report.rows if row.status == "pass" and not row.guarded]
+    assert not unguarded
+
+
 def test_no_kernel_uses_much_stack(built: tuple[Target, Built]) -> None:
     deep = {k.name: k.stack_bytes for k in built[1].manifest.kernels if k.stack_bytes > STACK_BYTES}
     assert not deep
@@ -44,6 +50,8 @@ def test_no_kernel_uses_much_stack(built: tuple[Target, Built]) -> None:
 @pytest.mark.parametrize("model", catalog())
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_a_whole_listing_is_right(model: str, target: Target, options: Options) -> None:
+    options = msgspec.structs.replace(options, guards="all")
     result = build(read_model(catalog()[model]), target, options, Progress())
     assert not result.report.failed()
     assert not result.report.skipped()
+    assert all(row.guarded for row in result.report.rows)

@@ -102,8 +102,8 @@ def test_weights_may_be_beside_the_library(name: str, mode: WeightsMode, options
     built = build(network, target, msgspec.structs.replace(options, weights=mode), QUIET)
     assert runs(built)[0].status == "pass"
     assert not built.report.broken()
-    plan = plan_network(network, target)
-    weights = b"".join(packed_weights(plan, network, target))
+    plan = plan_network(network, target, weights_mode=mode)
+    weights = b"".join(packed_weights(plan, network, target.byte_order))
     with tarfile.open(built.archive) as archive:
         prefix = built.archive.name.removesuffix(".tar.gz")
         kept = archive.extractfile(f"{prefix}/beside_{mode}.weights")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kernels.errors import InputError, UsageError
 from toolchains.archive import make_archive
 from toolchains.release import note
-from toolchains.source import Source, parse_epoch, source_of
+from toolchains.source import Source, parse_epoch, source_of, within
 
-IDENTITY = [f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
 SOURCE = Source(commit="c0ffee", epoch=7)
 
 
@@ -44,6 +44,28 @@ def test_a_dirty_checkout_is_refused_by_the_names_of_its_files(checkout: Path) -
     (checkout / "new").touch()
     with pytest.raises(InputError, match="differ from it: a, new; commit"):
         source_of(checkout)
+
+
+def test_files_that_the_users_own_settings_hide_are_seen(checkout: Path) -> None:
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=checkout, check=True)
+    (checkout / "neü").touch()
+    with pytest.raises(InputError, match="neü"):
+        source_of(checkout)
+
+
+def test_a_model_that_the_commit_does_not_hold_is_refused(checkout: Path, tmp_path_factory: Any) -> None:
+    assert within(checkout, checkout / "a") == "a"
+    (checkout / ".git" / "info" / "exclude").write_text("*.onnx", encoding="utf-8")
+    (checkout / "m.onnx").touch()
+    source_of(checkout)
+    with pytest.raises(InputError, match=r"m\.onnx: .* not in it; commit it"):
+        within(checkout, checkout / "m.onnx")
+    outside = tmp_path_factory.mktemp("outside") / "m.onnx"
+    outside.touch()
+    (checkout / "link.onnx").symlink_to(outside)
+    for path in (outside, checkout / "link.onnx"):
+        with pytest.raises(InputError, match="outside the checkout; commit it in there"):
+            within(checkout, path)
 
 
 def test_a_folder_without_a_commit_is_refused(tmp_path: Path) -> None:

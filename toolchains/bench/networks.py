@@ -23,7 +23,8 @@ from toolchains.bench import results
 from toolchains.bench.bars import bars_table
 from toolchains.bench.race import PEER, Raced, RaceRequest, flops_of
 from toolchains.bench.results import NETWORKS, BenchRow, PeerFigure, TargetFigures, summary_of, table_of
-from toolchains.bench.running import TIMEOUT, environment
+from toolchains.bench.running import environment
+from toolchains.limits import limit
 from toolchains.making import Options, make
 from toolchains.native import own_target, runs_here
 from toolchains.process import run
@@ -72,7 +73,7 @@ def race_model(
         progress.step(f"{plan.library} on {target.name}: measuring beside {PEER}")
         ended = run(
             [sys.executable, "-m", "toolchains.bench.race", str(place / "race.json")],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
         )
     last = ended.output.strip().splitlines()[-1:] or [""]

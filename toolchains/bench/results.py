@@ -12,10 +12,10 @@ from rich.table import Table
 
 from kernels.plan import Kernel
 from toolchains import processor
-from toolchains.archive import write_whole
 from toolchains.bench.building import Building
 from toolchains.bench.contest import OURS, WINOGRAD, Machine, Measured
 from toolchains.bench.sizes import Size
+from toolchains.scratch import write_whole
 
 NETWORKS = "networks"
 """The name of the set whose rows are whole models."""

@@ -37,6 +37,7 @@ from toolchains.bench.results import (
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.limits import limit
 from toolchains.making import Options, make
 from toolchains.native import own_target, runs_here
 from toolchains.process import run
@@ -48,7 +49,6 @@ COUNTED = SETS / "counted.toml"
 """The products whose instructions are counted: weights packed, two of a convolution, one of BERT."""
 BUILDING = "building"
 """What `--sets` calls the time that a build takes."""
-TIMEOUT = 7200.0
 
 
 class Set(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +164,7 @@ def measure_set(
         path.write_bytes(msgspec.json.encode(request))
         ended = run(
             [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
             on_line=said,
         )

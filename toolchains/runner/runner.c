@@ -1,11 +1,13 @@
 /* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results; `run` is
  *     the whole network, where the library is one.
+ * runner guard KERNEL IN OUT: the same, and twice more with every buffer at a page that must not
+ *     be touched, once on each side; the results must be the same.
  * runner time NANOSECONDS KERNEL IN OUT ...: time kernels against each other; see timing.c.
  * runner vector: print the length of a vector in bits, read from the processor.
  * runner: do nothing, to see whether it can be run at all.
  *
  * Needs no C library. Numbers are hexadecimal. Tensors that are not timed lie off any
- * vector's alignment, as the header allows, and all between guards, whose bytes must be
+ * vector's alignment, as the header allows, and all between canaries, bytes that must be
  * untouched afterwards.
  *
  * Exit statuses are those of call.h.
@@ -17,10 +19,46 @@
 
 #define ELEMENT_BYTES 8 /* of the largest element */
 
-static enum fault run(const struct kernel *kernel, const char *in, const char *out)
+static struct place guarded;
+
+static void print(const char *text)
 {
-    struct place place;
+    unsigned long size = 0;
+    while (text[size])
+        size++;
+    whole(1, (unsigned char *)text, size, 1);
+}
+
+static void tell(const unsigned char *address)
+{
+    const char *name, *side = outside(&guarded, address, &name);
+    if (!side)
+        return;
+    print(name);
+    print(", ");
+    print(side);
+    print("\n");
+    io_exit(FAULT_GUARD);
+}
+
+/* Once more with every buffer at a page; the outputs' hash must be `sum`. */
+static enum fault guard(const struct kernel *kernel, const char *in, enum side side, uint64_t sum)
+{
+    enum fault fault;
+
+    if (!lay_apart(&guarded, kernel, side))
+        return FAULT_PAGES;
+    fence(&guarded);
+    if ((fault = load(&guarded, in)) || (fault = call(&guarded)) || (fault = look(&guarded)))
+        return fault;
+    return sum_of(&guarded) == sum ? FAULT_NONE : FAULT_PLACE;
+}
+
+static enum fault run(const struct kernel *kernel, const char *in, const char *out, int guards)
+{
+    static struct place place;
     enum fault fault, saved;
+    uint64_t sum;
 
     lay(&place, kernel, ELEMENT_BYTES);
     fence(&place);
@@ -35,7 +73,13 @@ static enum fault run(const struct kernel *kernel, const char *in, const char *o
         return fault;
     fault = look(&place);
     saved = save(&place, out);
-    return saved ? saved : fault;
+    if (saved || fault || !guards)
+        return saved ? saved : fault;
+    sum = sum_of(&place);
+    io_on_fault(tell);
+    if ((fault = guard(kernel, in, AT_END, sum)))
+        return fault;
+    return guard(kernel, in, AT_BEGINNING, sum);
 }
 
 static void print_number(unsigned long number)
@@ -74,9 +118,10 @@ void runner_main(long count, char **words)
             io_exit(time_kernels(number_of(words[2]), (i - 3) / 3, words + 3));
         io_exit(FAULT_WORDS);
     }
-    if (count == 4)
+    int guards = count == 5 && same(words[1], "guard");
+    if (count == 4 || guards)
         for (i = 0; i < kernel_count; i++)
-            if (same(words[1], kernels[i].name))
-                io_exit(run(&kernels[i], words[2], words[3]));
+            if (same(words[1 + guards], kernels[i].name))
+                io_exit(run(&kernels[i], words[2 + guards], words[3 + guards], guards));
     io_exit(FAULT_WORDS);
 }

@@ -11,6 +11,7 @@ from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, address
 from toolchains.bench.peers import debian
 from toolchains.bench.peers.base import Arrays, product
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.process import run
 from toolchains.target import Target
@@ -53,7 +54,7 @@ class Eigen:
                 str(library),
                 str(source),
             ],
-            timeout=600.0,
+            timeout=limit("tool"),
             env=zig_environment(),
         )
         if compiled.status != 0:

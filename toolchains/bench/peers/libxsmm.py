@@ -13,6 +13,7 @@ from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, aligned
 from toolchains.bench.peers import debian
 from toolchains.bench.peers.base import Arrays, Product, product
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.process import run
 from toolchains.target import Target
@@ -48,7 +49,7 @@ class Libxsmm:
                 "-Wl,--no-whole-archive",
                 str(archive.with_name("libxsmmnoblas.a")),
             ],
-            timeout=300.0,
+            timeout=limit("tool"),
             env=zig_environment(),
         )
         if linked.status != 0:
