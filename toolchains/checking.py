@@ -13,13 +13,15 @@ import msgspec
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from kernels.whole import Reference
-from toolchains.archive import write_whole
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
-from toolchains.progress import Bar, Progress
-from toolchains.report import Report, Row
+from toolchains.events import Outcome, Work
+from toolchains.limits import limit
+from toolchains.progress import Progress
+from toolchains.report import Report, Row, Status
+from toolchains.scratch import scratch, write_whole
 from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
@@ -29,6 +31,16 @@ GUARDED_FLOPS = 4_000_000
 """A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
+ENDED: dict[Status, Outcome] = {
+    "pass": "done",
+    "wrong": "failed",
+    "illegal": "failed",
+    "crash": "failed",
+    "timeout": "failed",
+    "skipped": "skipped",
+}
+STORED: dict[Status, Outcome] = {**ENDED, "pass": "cached"}
+"""What the events say of rows: those of checks that ran, and those that stood before."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
 
 
@@ -80,10 +92,10 @@ class Remembered:
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked, and where: the linked library of `plan` lies in `place`.
 
-    `histogram` divides the counted instructions by their mnemonics. Kernels that are not
-    in `only` are skipped, and rows that are `remembered` taken over. `reference` is what a
-    whole network is judged against. `guards` says which are run with every buffer at a page
-    that must not be touched, too.
+    It is run in a folder below `build`. `histogram` divides the counted instructions by their
+    mnemonics. Kernels that are not in `only` are skipped, and rows that are `remembered` taken
+    over. `reference` is what a whole network is judged against. `guards` says which are run with
+    every buffer at a page that must not be touched, too.
     """
 
     plan: Plan
@@ -91,6 +103,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine
     jobs: int
     place: Path
+    build: Path
     histogram: bool = False
     only: Collection[str] | None = None
     remembered: Remembered | None = None
@@ -113,21 +126,21 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         subjects = self.subjects()
         rows: list[Row] = []
         due = {cpu: self._due(subjects, cpu, rows) for cpu in target.checked_on}
-        folder = self.place / "check"
-        folder.mkdir(exist_ok=True)
-        try:
+        total = sum(map(len, due.values()))
+        with (
+            scratch(self.build, f"check-{plan.library}-{target.name}") as folder,
+            progress.work("check", plan.library, target.name, total) as work,
+        ):
+            for row in rows:
+                work.part(row.kernel, STORED[row.status], detail=f"{row.status} on {row.cpu}")
             for name in ("runner", "counter.so"):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
-            total = sum(map(len, due.values()))
             code = functions(folder / "runner", target) if total else {}
-            with progress.bar(f"{plan.library} for {target.name}: checking", total) as bar:
-                for cpu, waiting in due.items():
-                    if waiting:
-                        rows += self._run(cpu, waiting, code, folder, bar)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for cpu, waiting in due.items():
+                if waiting:
+                    rows += self._run(cpu, waiting, code, folder, work)
         lost = len(subjects) * len(target.checked_on) - len(rows)
         if lost:
             raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
@@ -156,7 +169,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         return waiting
 
     def _run(
-        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, bar: Bar
+        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, work: Work
     ) -> list[Row]:
         """Run functions on one processor; `code` is what the runner holds."""
         rows: list[Row] = []
@@ -167,6 +180,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
 
         def judged(line: str) -> None:
             if not line.startswith("{"):
+                work.output(line)
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
@@ -177,7 +191,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             if self.remembered:
                 self.remembered.keep(subject, row)
             rows.append(row)
-            bar.advance(f"{row.kernel} {row.status}")
+            work.part(row.kernel, ENDED[row.status], detail=f"{row.status} on {cpu}")
 
         request = EmulateRequest(
             target=target,
@@ -190,7 +204,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                     kernel=subject.name,
                     input=f"{subject.name}.in",
                     output=f"{subject.name}.out",
-                    timeout=60 + (3 if self._guarded(subject) else 1) * subject.flops / 2e6,
+                    timeout=limit("check") + (3 if self._guarded(subject) else 1) * subject.flops / 2e6,
                     guard=self._guarded(subject),
                     code=(
                         min(code[symbol].start for symbol in subject.symbols),
@@ -202,7 +216,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
-        self.engine.run("toolchains.emulate", path, target, on_line=judged)
+        work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
 
 

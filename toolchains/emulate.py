@@ -16,7 +16,11 @@ from typing import Literal
 
 import msgspec
 
-from toolchains.emulators import PROBE_SECONDS, find_emulator
+from kernels.errors import KILLED, KernfitError, ResourceError
+from toolchains import processor
+from toolchains.emulators import find_emulator
+from toolchains.limits import limit
+from toolchains.native import features
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
@@ -137,15 +141,10 @@ def _native(native: Native | None) -> Machine:
     here = platform.machine()
     if here != native.machine:
         return Machine(reason=f"this machine is {here}, not {native.machine}")
-    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", information, re.MULTILINE)
-    missing = set(native.flags) - set(found[1].split() if found else ())
+    missing = set(native.flags) - features()
     if missing:
         return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
-    model = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
-    return Machine(
-        name=model[1] if model else here, uncounted="it ran on the processor itself, which counts nothing"
-    )
+    return Machine(name=processor.here(), uncounted="it ran on the processor itself, which counts nothing")
 
 
 def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
@@ -153,14 +152,14 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     vectors = request.target.cpu.scalable
     words = ["vector"] if vectors else []
     runner = str(folder / request.runner)
-    finished = run([*machine.command, runner, *words], timeout=PROBE_SECONDS, cwd=folder)
+    finished = run([*machine.command, runner, *words], timeout=limit("probe"), cwd=folder, own_group=False)
     if finished.status != 0:
         last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
     if not machine.uncounted:
         counted = [*machine.command, *_plugin(request, folder, (0, 0), folder / "none"), runner]
-        loaded = run(counted, timeout=PROBE_SECONDS, cwd=folder)
+        loaded = run(counted, timeout=limit("probe"), cwd=folder, own_group=False)
         if loaded.status != 0:
             last = loaded.output.splitlines()[-1:] or [f"status {loaded.status}"]
             uncounted = f"{machine.name} does not load the counter: {last[0]}"
@@ -194,6 +193,8 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         outcome, reason = "timeout", f"no result after {each.timeout:.0f} s"
     elif finished.status == -signal.SIGILL:
         outcome, reason = "illegal", "an instruction that this CPU does not have"
+    elif finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(machine.name))
     elif finished.status < 0:
         outcome, reason = "crash", signal.Signals(-finished.status).name
     elif finished.status == FORBIDDEN:
@@ -233,4 +234,8 @@ def _print(ended: Ended) -> None:
 
 if __name__ == "__main__":
     location = Path(sys.argv[1])
-    emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    try:
+        emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    except KernfitError as error:
+        print(f"error: {error}", flush=True)
+        raise SystemExit(error.status) from error

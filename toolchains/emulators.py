@@ -10,10 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.target import Qemu
-
-PROBE_SECONDS = 30.0
 
 
 class Emulator(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +56,10 @@ def _installed(binary: str) -> Iterator[Path]:
 
 @cache
 def _examined(path: Path) -> Emulator:
-    told = run([str(path), "--version"], timeout=PROBE_SECONDS).output
+    told = run([str(path), "--version"], timeout=limit("probe")).output
     number = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", told)
     words: list[str] = []
-    run([str(path), "--help"], timeout=PROBE_SECONDS, on_line=words.append)
+    run([str(path), "--help"], timeout=limit("probe"), on_line=words.append)
     return Emulator(
         path=path,
         version=(int(number[1]), int(number[2]), int(number[3] or 0)) if number else (0, 0, 0),

@@ -128,6 +128,11 @@ class Builder:
             with T.Else():
                 otherwise()
 
+    def when(self, condition: Value, then: Callable[[], object]) -> None:
+        """Emit what `then` emits, to be run only where the condition holds."""
+        with T.If(condition), T.Then():
+            then()
+
     # -- values ------------------------------------------------------------------
 
     def index(self, value: Any) -> Value:

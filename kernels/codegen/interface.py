@@ -89,6 +89,7 @@ def _structure(library: str, which: str, ports: tuple[Port, ...], constant: str)
     for port in ports:
         shape = "x".join(map(str, port.shape)) or "1"
         told = f"{_quoted(port.name)}: {port.dtype.value}[{shape}], {port.layout}: {port.bytes} bytes"
+        told += "" if port.elements else "; it is not looked at and may be NULL"
         lines.append(f"    {constant}{TYPES[port.dtype.value]} *{port.identifier}; {comment(told)}")
     return [*lines, f"}} {library}_{which};"]
 

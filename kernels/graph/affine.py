@@ -21,7 +21,9 @@ FILTERS = {
     "conv2d": 0,
     "conv3d": 0,
     "depthwise_conv2d": 0,
+    "conv_transpose1d": 0,
     "conv_transpose2d": 0,
+    "conv_transpose3d": 0,
     "gemm": 1,
 }
 """The axis of the weights, the second operand, along which the result's channels lie."""

@@ -55,10 +55,11 @@ class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
 
 
 class ConvEntry(Entry, frozen=True, kw_only=True):
-    """A convolution in a listing; its weights w are a weight."""
+    """A convolution in a listing; `weights = []` if w is not known ahead of time."""
 
     inputs: Image
     attributes: ConvAttributes
+    weights: tuple[Literal["w"], ...] = ("w",)
 
 
 class Convolution(Family):
@@ -111,7 +112,7 @@ class Convolution(Family):
                     name="w",
                     shape=(entry.attributes.filters, *kernel, window.channels),
                     layout=f"O{layout[1:-1]}I",
-                    role=Role.CONSTANT,
+                    role=role_of(entry.weights),
                 ),
             ),
             output=Tensor(
@@ -144,19 +145,18 @@ class Convolution(Family):
     ) -> Planned:
         """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters.
 
-        Or Winograd's algorithm, where that is allowed and pays.
+        They are packed in the arena where they are not known ahead. Or Winograd's algorithm,
+        where that is allowed and pays.
         """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        if attributes.groups == 1 and attributes.x_layout == "channels_last":
+        if attributes.groups == 1 and attributes.x_layout == "channels_last" and "w" in weights:
             fast = winograd.planned(window, filters, by)
             if fast is not None:
                 return fast
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = packing_of(shapes["w"], schedule.nr, attributes.groups)
-        return Planned(
-            schedule=schedule, packing={"w": packing}, written_once=not schedule.suspends(window)
-        )
+        return planned_with(packing, weights, schedule, written_once=not schedule.suspends(window))
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loop over groups, panels of filters and tiles of pixels."""
@@ -166,16 +166,18 @@ class Convolution(Family):
         if kernel.winograd:
             winograd.emit(b, kernel, window, epilogue)
             return
+        schedule = msgspec.convert(kernel.schedule, Contraction)
+        panels = packed_weights(b, kernel, schedule.nr, attributes.groups)
         with b.loop(0, attributes.groups) as group:
             contraction.emit(
                 b,
                 contraction.Product(
                     window=window,
                     columns=filters,
-                    schedule=msgspec.convert(kernel.schedule, Contraction),
+                    schedule=schedule,
                     image=_image(window, attributes),
                     x=b.buffers["x"],
-                    w=b.buffers["w"],
+                    w=panels,
                     y=b.buffers["y"],
                     packed=True,
                     epilogue=epilogue,
@@ -222,6 +224,34 @@ def packing_of(w: Shape, panel: int, groups: int = 1) -> Packing:
     return Packing(permute=(*axes, 0), rows=prod(w[1:]), columns=w[0], panel=panel, groups=groups)
 
 
+def role_of(weights: tuple[str, ...]) -> Role:
+    """What w is to a listing."""
+    return Role.CONSTANT if "w" in weights else Role.INPUT
+
+
+def planned_with(
+    packing: Packing, weights: frozenset[str], schedule: msgspec.Struct, *, written_once: bool
+) -> Planned:
+    """The plan for w, packed when the library is built, or else in the arena by the kernel."""
+    if "w" in weights:
+        return Planned(schedule=schedule, packing={"w": packing}, written_once=written_once)
+    return Planned(schedule=schedule, arena_bytes=4 * packing.elements, written_once=written_once)
+
+
+def packed_weights(b: Any, kernel: Kernel, panel: int, groups: int = 1) -> Any:
+    """The buffer in which w is packed; where it is not yet, it is emitted how the arena gets it so."""
+    w = kernel.operand("w")
+    if w.packing is not None:
+        return b.buffers["w"]
+    terms, filters = prod(w.shape[1:]), w.shape[0] // groups
+    panels = b.buffers["arena"]
+    with b.loop(0, groups) as group:
+        contraction.emit_packing(
+            b, (b.buffers["w"], panels), group * (terms * filters), (terms, filters), panel, (1, terms)
+        )
+    return panels
+
+
 def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:
     """Strides of x, which holds the channels of all groups."""
     channels_in_all = window.channels * attributes.groups
@@ -249,10 +279,11 @@ def _flattened(window: Window, attributes: ConvAttributes) -> Window:
 
 
 class DepthwiseEntry(Entry, frozen=True, kw_only=True):
-    """A depthwise convolution in a listing; its weights w are a weight."""
+    """A depthwise convolution in a listing; `weights = []` if w is not known ahead of time."""
 
     inputs: Image
     attributes: WindowAttributes
+    weights: tuple[Literal["w"], ...] = ("w",)
 
 
 class DepthwiseConv2D(Family):
@@ -275,7 +306,7 @@ class DepthwiseConv2D(Family):
                     name="w",
                     shape=(window.channels, *window.kernel[1:], 1),
                     layout="OHWI",
-                    role=Role.CONSTANT,
+                    role=role_of(entry.weights),
                 ),
             ),
             output=Tensor(name="y", shape=shape, layout="NHWC", role=Role.OUTPUT),
@@ -301,19 +332,17 @@ class DepthwiseConv2D(Family):
             panel=window.channels,
             groups=1,
         )
-        return Planned(
-            schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),
-            packing={"w": packing},
-            written_once=True,
-        )
+        schedule = by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu))
+        return planned_with(packing, weights, schedule, written_once=True)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One multiply-add for each tap and vector."""
         attributes = msgspec.convert(kernel.attributes, WindowAttributes)
         window = slide(attributes, kernel.operand("x").shape)
+        weights = packed_weights(b, kernel, window.channels)
 
         def combine(total: Any, element: Any, tap: Any, channel: Any, lanes: int) -> Any:
-            weight = b.load(b.buffers["w"], tap * window.channels + channel, lanes)
+            weight = b.load(weights, tap * window.channels + channel, lanes)
             return b.fma(element, weight, total)
 
         def finish(value: Any, pixel: Any, channel: Any, _: Any) -> None:
@@ -352,10 +381,10 @@ FAMILIES = (Convolution(1), Convolution(2), Convolution(3), DepthwiseConv2D())
 
 
 def _conv(node: Node) -> Tensor:
-    x, w = node.given(0), node.known(1, "weights")
-    real(node, x, node.given(1))
+    x, w = node.given(0), node.given(1)
+    real(node, x, w)
     rank = len(x.shape) - 2
-    if rank not in LAYOUTS or w.ndim != rank + 2:
+    if rank not in LAYOUTS or len(w.shape) != rank + 2:
         raise node.refuse(f"{rank} dimensions; there are convolutions over 1, 2 and 3")
     kernel, groups = w.shape[2:], node.attribute("group", 1)
     if tuple(node.attribute("kernel_shape", kernel)) != kernel:
@@ -367,11 +396,17 @@ def _conv(node: Node) -> Tensor:
         kind = "depthwise_conv2d"
     else:
         attributes |= {"filters": w.shape[0], "groups": groups}
-    weights = node.constant(np.ascontiguousarray(np.moveaxis(w, 1, -1)))
-    y = node.call(kind, {"x": image, "w": weights}, attributes)
+    y = weighted(node, kind, image, channels_last(node, w), attributes)
+    return channels_first(node, y)
+
+
+def weighted(node: Node, kind: str, x: Tensor, w: Tensor, attributes: dict[str, Any]) -> Tensor:
+    """The product of an image and its weights, and the bias of the node added, if it has one."""
+    weights = ("w",) if node.is_constant(w) else ()
+    y = node.call(kind, {"x": x, "w": w}, attributes, weights=weights)
     if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
         y = node.call("add", {"a": y, "b": node.given(2)})
-    return channels_first(node, y)
+    return y
 
 
 def _padded(node: Node, x: Tensor, window: WindowAttributes) -> tuple[Tensor, WindowAttributes]:

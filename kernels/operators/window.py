@@ -67,17 +67,17 @@ def slide(attributes: WindowAttributes, x: Shape) -> Window:
         )
     return Window(
         batch=x[0],
-        size=_three(x[1:-1]),
+        size=three(x[1:-1]),
         channels=x[-1],
-        out=_three(tuple(r // s + 1 for r, s in zip(room, stride, strict=True))),
-        kernel=_three(kernel),
-        stride=_three(stride),
-        dilation=_three(dilation),
-        padding=_three(padding[:rank], fill=0),
+        out=three(tuple(r // s + 1 for r, s in zip(room, stride, strict=True))),
+        kernel=three(kernel),
+        stride=three(stride),
+        dilation=three(dilation),
+        padding=three(padding[:rank], fill=0),
     )
 
 
-def _three(values: Shape, fill: int = 1) -> Three:
+def three(values: Shape, fill: int = 1) -> Three:
     """The values of an image of fewer dimensions, the missing ones before them."""
     first, second, third = (fill,) * (3 - len(values)) + values
     return first, second, third

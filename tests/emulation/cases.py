@@ -276,6 +276,17 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
             "filters = 3, kernel = [2, 4], stride = [3, 1], output_padding = [1, 0]",
         ),
         ("conv_transpose2d", [1, 5, 4, 4], "filters = 9, kernel = [3, 5], padding = [0, 1, 2, 1]"),
+        (
+            "conv_transpose2d",
+            [1, 4, 5, 6],
+            "filters = 9, kernel = [3, 4], stride = [4, 1], dilation = [2, 3], groups = 3",
+        ),
+        ("conv_transpose1d", [2, 9, 4], "filters = 6, kernel = [4], stride = [3], groups = 2"),
+        (
+            "conv_transpose3d",
+            [1, 2, 3, 4, 3],
+            "filters = 5, kernel = [2, 3, 2], stride = [2, 1, 2], padding = [1, 0, 0, 0, 1, 1]",
+        ),
     ]
     fuses = itertools.cycle([["bias", "relu"], [], ["bias", "add"]])
     for (op, x, attributes), fuse in zip(table, fuses, strict=False):
@@ -285,6 +296,18 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
                 f'op = "{op}"\ninputs = {{ x = {x} }}\nattributes = {{ {attributes} }}\nfuse = {json.dumps(fuse)}'
             ),
         )
+    for op, x, attributes in (table[0], table[1], table[7], table[-3]):
+        yield (
+            f"{op}_unpacked",
+            (f'op = "{op}"\ninputs = {{ x = {x} }}\nattributes = {{ {attributes} }}\nweights = []'),
+        )
+    yield (
+        "depthwise_unpacked",
+        (
+            'op = "depthwise_conv2d"\ninputs = { x = [1, 5, 7, 11] }\n'
+            'attributes = { kernel = [3, 2] }\nweights = []\nfuse = ["bias"]'
+        ),
+    )
     yield (
         "maxpool1d",
         (

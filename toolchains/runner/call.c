@@ -206,6 +206,8 @@ enum fault refuse(struct place *place)
 
     for (i = 0; i < kernel->operand_count && right; i++) {
         void *kept = place->operands[i];
+        if (!kernel->operands[i].bytes)
+            continue;
         place->operands[i] = 0;
         right = kernel->call(place->operands, arena) == -1;
         place->operands[i] = kept;
