@@ -153,7 +153,10 @@ class Disassembler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo."""
+    """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo.
+
+    Kernels are checked on it where QEMU cannot run them; else it is asked about what fails.
+    """
 
     machine: str
     flags: tuple[str, ...]
@@ -178,8 +181,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def checked_on(self) -> tuple[str, ...]:
-        """Every processor that kernels are checked on: QEMU's names, and `native`."""
-        return (*self.qemu.cpus, NATIVE) if self.native else self.qemu.cpus
+        """Every processor that kernels are checked on: QEMU's names, or `native` where it has none."""
+        return self.qemu.cpus or ((NATIVE,) if self.native else ())
 
     @property
     def byte_order(self) -> Literal["<", ">"]:
