@@ -12,7 +12,6 @@ from kernels.operators import find_family
 from kernels.operators.base import ElementWise
 from kernels.program import Network, Operator, Role, Tensor
 
-
 MOST_STEPS = 32
 """Of one epilogue: a kernel's code, and the time to compile it, grow with them."""
 

@@ -46,8 +46,9 @@ def emit_window(
     initial: float,
     combine: Callable[[Any, Any, Any, Any, int], Any],
     finish: Callable[[Any, Any, Any, Any], None],
+    scalar: str = "float32",
 ) -> None:
-    """Fold the elements under each window, one channel apart from the other.
+    """Fold the elements under each window, of type `scalar`, one channel apart from the other.
 
     combine(accumulator, element, tap, channel, lanes) gives the new accumulator;
     finish(accumulator, pixel, channel, taps) stores it and gets the number of taps that
@@ -75,6 +76,7 @@ def emit_window(
                             initial=initial,
                             combine=combine,
                             finish=finish,
+                            scalar=scalar,
                         )
 
 
@@ -89,14 +91,15 @@ def _emit_run(
     initial: float,
     combine: Callable[..., Any],
     finish: Callable[..., None],
+    scalar: str,
 ) -> None:
     """One tile of pixels by one block of channels."""
     batch, sheet, line, first = place
     channel, vectors = block
     widths = [w for _ in range(run.rows) for _, w in vectors]
-    accumulators = b.registers(widths)
+    accumulators = b.registers(widths, scalar)
     for number, lanes in enumerate(widths):
-        accumulators[number] = b.constant(initial, lanes)
+        accumulators[number] = b.constant(initial, lanes, scalar)
     sheets = inner_taps(b, window, 0, sheet)
     lines = inner_taps(b, window, 1, line)
     with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:
