@@ -217,7 +217,12 @@ def _product(node: Node, a: Tensor, b: Tensor, transpose: str) -> Tensor:
 
 
 def _matmul(node: Node) -> Tensor:
-    a, b = node.given(0), node.given(1)
+    return multiplied(node, node.given(0), node.given(1))
+
+
+def multiplied(node: Node, first: Tensor, second: Tensor) -> Tensor:
+    """A product as NumPy's and ONNX's: of matrices, of vectors, and of batches that broadcast."""
+    a, b = first, second
     real(node, a, b)
     if not a.shape or not b.shape:
         raise node.refuse("a scalar is no matrix")
@@ -234,8 +239,8 @@ def _matmul(node: Node) -> Tensor:
         a = reshaped(node, _repeated(node, a, left, outer), (prod(outer), m, k))
         b = reshaped(node, _repeated(node, b, right, outer), (prod(outer), *right[-2:]))
     y = _product(node, a, b, "nn")
-    rows = (m,) if len(node.given(0).shape) > 1 else ()
-    columns = (n,) if len(node.given(1).shape) > 1 else ()
+    rows = (m,) if len(first.shape) > 1 else ()
+    columns = (n,) if len(second.shape) > 1 else ()
     return reshaped(node, y, (*outer, *rows, *columns))
 
 

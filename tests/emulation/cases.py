@@ -383,6 +383,13 @@ def _algebra() -> Iterator[tuple[str, str]]:
             f'op = "max_pool"\ninputs = {{ x = [1, 7, 9] }}\nattributes = {{ kernel = [3] }}\ntype = "{kind}"',
         )
     yield (
+        "exact_conv",
+        (
+            'op = "exact_conv2d"\ninputs = { x = [1, 6, 7, 5] }\n'
+            "attributes = { filters = 9, kernel = [3, 3], padding = [1, 1, 1, 1] }"
+        ),
+    )
+    yield (
         "sum_pool",
         (
             'op = "sum_pool"\ninputs = { x = [1, 9, 8, 5] }\n'
