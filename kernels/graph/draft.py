@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -62,19 +63,22 @@ class Draft:
             Tensor(name=name, shape=value.shape, role=Role.CONSTANT, dtype=dtype, layout=layout)
         )
 
-    def rename(self, tensor: Tensor, name: str, first: int = 0) -> Tensor:
-        """Another name for a tensor that operators from number `first` on make and read."""
-        for number in range(first, len(self.operators)):
+    def rename(self, tensors: Sequence[tuple[Tensor, str]], first: int = 0) -> list[Tensor]:
+        """Tensors that operators from number `first` on make and read, under free names like these."""
+        swap: dict[str, str] = {}
+        for tensor, wanted in tensors:
+            if tensor.name not in swap:
+                swap[tensor.name] = name = self.fresh(wanted)
+                del self.tensors[tensor.name]
+                self.add(msgspec.structs.replace(tensor, name=name))
+        for number in range(first, len(self.operators)) if swap else ():
             operator = self.operators[number]
-            if tensor.name in operator.inputs or tensor.name in operator.outputs:
-                swap = {tensor.name: name}
-                self.operators[number] = msgspec.structs.replace(
-                    operator,
-                    inputs=tuple(swap.get(given, given) for given in operator.inputs),
-                    outputs=tuple(swap.get(made, made) for made in operator.outputs),
-                )
-        del self.tensors[tensor.name]
-        return self.add(msgspec.structs.replace(tensor, name=name))
+            self.operators[number] = msgspec.structs.replace(
+                operator,
+                inputs=tuple(swap.get(given, given) for given in operator.inputs),
+                outputs=tuple(swap.get(made, made) for made in operator.outputs),
+            )
+        return [self.tensors[swap[tensor.name]] for tensor, _ in tensors]
 
     def forget(self, first: int) -> None:
         """Take operators from number `first` on out again; what they made is then needed by nobody."""
@@ -106,6 +110,9 @@ class Draft:
         InputError where attributes and operands do not fit.
         """
         definition = define(kind, operands, attributes, **entry)
+        for key, number in definition.attributes.items():
+            if isinstance(number, float) and not isfinite(number):
+                raise InputError(f"{kind}'s {key} is {number}, where a finite number is due")
         for expected in definition.operands:
             found = operands[expected.name]
             if found.shape != expected.shape or found.dtype is not expected.dtype:

@@ -10,12 +10,17 @@ neural net inference", 2020, section 5). Of a few orders, the best is taken.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heappop, heappush
+from itertools import islice
 from random import Random
 
 import msgspec
 
 from kernels.plan import ARENA_ALIGNMENT
+
+ENDLESS = 1 << 62
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +59,11 @@ HIGH = 0.3
 """Share of the blocks that then lie at the end of their gap."""
 MOST_BLOCKS = 1 << 12
 """Above so many blocks the first order is enough: graphs of that size take long."""
+MOST_MEETINGS, MEETINGS_IN_ALL = 1 << 26, 1 << 28
+"""Pairs of blocks that are live at a step, of all steps: of one order, and of all attempts. Above
+the first, blocks are placed in the order of time: a second or two for either."""
+MOST_GAPS = 1 << 10
+"""That a block is tried in there."""
 
 
 def aligned(size: int, alignment: int = ARENA_ALIGNMENT) -> int:
@@ -74,13 +84,28 @@ def lower_bound(blocks: Iterable[Block]) -> int:
     return largest
 
 
+def _meetings(blocks: Iterable[Block]) -> int:
+    """How often two blocks, or one with itself, are live at the same step: what placing them takes."""
+    changes: dict[int, int] = {}
+    for block in blocks:
+        changes[block.first] = changes.get(block.first, 0) + 1
+        changes[block.last + 1] = changes.get(block.last + 1, 0) - 1
+    live = meetings = before = 0
+    for step in sorted(changes):
+        meetings += live * live * (step - before)
+        live, before = live + changes[step], step
+    return meetings
+
+
 def arrange(blocks: Sequence[Block]) -> Arrangement:
     """The smallest arrangement that was found; the same in every run.
 
     Where the orders give none that is as small as the lower bound, they are tried again
     with sizes that are off by up to a quarter, and blocks at either end of their gap.
     """
-    bound = lower_bound(blocks)
+    bound, meetings = lower_bound(blocks), _meetings(blocks)
+    if meetings > MOST_MEETINGS:
+        return in_time(blocks)
     best = _greedy(sorted(blocks, key=ORDERS[0]))
     if len(blocks) > MOST_BLOCKS:
         return best
@@ -88,7 +113,8 @@ def arrange(blocks: Sequence[Block]) -> Arrangement:
         found = _greedy(sorted(blocks, key=key))
         best = min(best, found, key=lambda each: each.bytes)
     generator = Random(0)  # noqa: S311 - any numbers do, as long as they are the same ones
-    for _ in range(min(ATTEMPTS, BLOCKS_IN_ALL // max(1, len(blocks)))):
+    attempts = BLOCKS_IN_ALL // max(1, len(blocks)), MEETINGS_IN_ALL // max(1, meetings)
+    for _ in range(min(ATTEMPTS, *attempts)):
         if best.bytes <= bound:
             break
         weights = {block.name: block.size * generator.uniform(0.75, 1.0) for block in blocks}
@@ -120,6 +146,38 @@ def _greedy(blocks: Sequence[Block], high: Collection[str] = (), limit: int = 0)
     return Arrangement(
         offsets={block.name: offset for block, offset in zip(blocks, offsets, strict=True)}, bytes=total
     )
+
+
+def in_time(blocks: Sequence[Block]) -> Arrangement:
+    """Each block when its life begins, in the first gap that is large enough."""
+    offsets: dict[str, int] = {}
+    gaps: list[tuple[int, int]] = [(0, ENDLESS)]
+    ends: list[tuple[int, int, int]] = []
+    for block in sorted(blocks, key=lambda block: (block.first, -block.size)):
+        while ends and ends[0][0] < block.first:
+            _, first, end = heappop(ends)
+            _give_back(gaps, first, end)
+        fitting = (at for at, (low, high) in enumerate(islice(gaps, MOST_GAPS)) if high - low >= block.size)
+        at = next(fitting, len(gaps) - 1)
+        first, end = gaps[at][0], gaps[at][0] + block.size
+        offsets[block.name] = first
+        gaps[at : at + 1] = [(end, gaps[at][1])] if end < gaps[at][1] else []
+        heappush(ends, (block.last, first, end))
+    sizes = {block.name: block.size for block in blocks}
+    return Arrangement(
+        offsets=offsets, bytes=max((offset + sizes[name] for name, offset in offsets.items()), default=0)
+    )
+
+
+def _give_back(gaps: list[tuple[int, int]], first: int, end: int) -> None:
+    """Make free memory a gap, one with those that it touches."""
+    at = bisect(gaps, (first, end))
+    if gaps[at][0] == end:
+        end = gaps.pop(at)[1]
+    if at and gaps[at - 1][1] == first:
+        at -= 1
+        first = gaps.pop(at)[0]
+    gaps.insert(at, (first, end))
 
 
 def _tightest(taken: Iterable[tuple[int, int]], size: int, limit: int) -> tuple[int, int]:

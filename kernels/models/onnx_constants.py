@@ -140,6 +140,8 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
             return (np.divide(*arrays),)
     if op not in MOVING and (real or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)):
         return None
+    if op == "Range":  # ONNX's own function of AffineGrid gives its ends as rows of one number
+        inputs = arrays = [value.reshape(()) if value.size == 1 else value for value in arrays]
     if op in GROWING:
         _bounded([int(extent) for extent in GROWING[op](*arrays)])
     return _evaluate(node, inputs, opset)

@@ -36,6 +36,7 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     model = _parse(path)
     _opsets(path, model)
     _sizes(path, model.graph.initializer)
+    _inputs(path, model)
     _order(path, model)
     _external(path, model)
     weights = _taken_out(path, model)
@@ -123,6 +124,18 @@ def _sizes(path: Path, tensors: Iterable[onnx.TensorProto]) -> None:
             raise InputError(
                 f"{path}: initializer '{tensor.name}' claims {claimed} elements and holds {held} bytes"
             )
+
+
+def _inputs(path: Path, model: onnx.ModelProto) -> None:
+    """Every input is a tensor of a known number of dimensions."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type.WhichOneof("value")
+        if kind not in ("tensor_type", None):
+            what = kind.removesuffix("_type").replace("_", " ")
+            raise InputError(f"{path}: input '{value.name}' is a {what}, and not a tensor")
+        if value.name not in held and not value.type.tensor_type.HasField("shape"):
+            raise InputError(f"{path}: input '{value.name}' is no tensor of a known number of dimensions")
 
 
 def _order(path: Path, model: onnx.ModelProto) -> None:
@@ -249,8 +262,6 @@ def _forget(model: onnx.ModelProto) -> None:
 
 def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.TensorShapeProto.Dimension]]:
     """The dimensions of an input that have no size, and what they are called."""
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-        raise InputError(f"{path}: input '{value.name}' is no tensor of a known number of dimensions")
     found = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not dim.HasField("dim_value"):

@@ -15,14 +15,17 @@ from onnx import helper, numpy_helper
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file, onnx_functions
+from kernels.models import onnx_constants, onnx_file, onnx_functions, onnx_tail
 from kernels.names import identifier
 from kernels.operators import find_family, importers
+from kernels.operators.node import Importer
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 Array = NDArray[Any]
 
 
+LONGEST_ERROR = 600
+"""Characters; a name in a model may have any number."""
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
@@ -35,7 +38,9 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     try:
         return _read(path, dims or {})
     except InputError as error:  # names are any text, but an error is one line
-        text = "".join(sign if sign.isprintable() else "?" for sign in str(error))
+        text = str(error)
+        text = text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 3]}..."
+        text = "".join(sign if sign.isprintable() else "?" for sign in text)
         raise InputError(text) from error
 
 
@@ -59,7 +64,7 @@ class Walk:
         """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
         self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
-        self._read = {name for node in model.graph.node for name in node.input}
+        self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
         self._elements = 0
@@ -109,16 +114,15 @@ class Walk:
     def _take(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
         """Compute it, or import it, or else what its function is made of."""
         opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+            self._choose(node, opsets)
+            return
         first = len(self.draft.operators)
         try:
-            outputs = self._outputs(node, opset)
+            outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
         except InputError as error:
             self.draft.forget(first)
-            function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
-            if function is None:
-                raise
-            self._expand(*function, why=error)
-            return
+            outputs = self._otherwise(node, opset, error)
         for name, output in zip(node.output, outputs, strict=False):
             if not isinstance(output, Tensor):
                 self.values[name] = output
@@ -127,15 +131,51 @@ class Walk:
             else:  # what has no elements is known
                 self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
 
+    def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
+        """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
+        first = len(self.draft.operators)
+        try:
+            outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
+        except InputError as refusal:
+            self.draft.forget(first)
+            why, outputs = InputError(f"{why}; {refusal}"), ()
+        if outputs:
+            return outputs
+        function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+        if function is None:
+            raise why
+        self._expand(*function, why=why)
+        return ()
+
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
-        self._read |= {name for node in nodes for name in node.input}
+        self._read |= {name for node in nodes for name in onnx_functions.read_by(node)}
         for node in nodes:
             try:
                 self._take(node, opsets)
             except InputError as error:
                 inside = f"{node.op_type} of its function ('{onnx_file.name_of(node)}')"
                 raise InputError(f"{why}; {inside}: {error}") from error
+
+    def _choose(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+        """Take the nodes of the branch of an If whose condition is known."""
+        condition = self.values.get(node.input[0])
+        if condition is None:
+            raise InputError(f"its condition ('{node.input[0]}') must be constant: one branch is compiled")
+        nodes, constants, outputs = onnx_functions.branch(node, taken=bool(condition.ravel()[0]))
+        self.values |= constants
+        self._read |= {name for inner in nodes for name in onnx_functions.read_by(inner)} | {*outputs}
+        for inner in nodes:
+            try:
+                self._take(inner, opsets)
+            except InputError as error:
+                inside = f"{inner.op_type} of its branch ('{onnx_file.name_of(inner)}')"
+                raise InputError(f"{inside}: {error}") from error
+        for name, output in zip(node.output, outputs, strict=True):
+            if output in self.values:
+                self.values[name] = self.values[output]
+            else:
+                self.tensors[name] = self.tensors[output]
 
     def _type(self, name: str) -> onnx.TypeProto:
         """What ONNX calls the type of an input."""
@@ -162,13 +202,19 @@ class Walk:
         if nothing is not None:
             return nothing
         importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if importer is None and node.op_type in BEYOND:
+            raise InputError(BEYOND[node.op_type])
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
+        return self._imported(node, opset, importer)
+
+    def _imported(self, node: onnx.NodeProto, opset: int, importer: Importer) -> Sequence[Tensor]:
+        """What an importer makes of a node, under the model's own names."""
         view = View(self, node, opset, tuple(name if name in self._read else "" for name in node.output))
         outputs = importer(view)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return tuple(view.settled(output, name) for output, name in zip(outputs, node.output, strict=False))
+        return view.settled(outputs, node.output)
 
     def _shape(self, node: onnx.NodeProto) -> Array:
         tensor = self.tensors[node.input[0]]
@@ -309,14 +355,49 @@ class View:
         """The error that says what about this node is not supported; the reader adds its name."""
         return InputError(why)
 
-    def settled(self, output: Tensor, name: str) -> Tensor:
-        """The output under the model's own name for it, if this node has made it."""
-        made = any(output.name in operator.outputs for operator in self._draft.operators[self._first :])
-        if not made or not name or output.role is not Role.INTERNAL:
-            return output
-        return self._draft.rename(output, self._draft.fresh(name), self._first)
+    def settled(self, outputs: Sequence[Tensor], names: Sequence[str]) -> tuple[Tensor, ...]:
+        """The outputs, those that this node has made under the model's own names for them."""
+        made = {name for operator in self._draft.operators[self._first :] for name in operator.outputs}
+        found = list(outputs[: len(names)])
+        own = [
+            number
+            for number, output in enumerate(found)
+            if output.name in made and names[number] and output.role is Role.INTERNAL
+        ]
+        renamed = self._draft.rename([(found[number], names[number]) for number in own], self._first)
+        for number, tensor in zip(own, renamed, strict=True):
+            found[number] = tensor
+        return tuple(found)
 
 
+BEYOND: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("If", "Loop", "Scan", "SequenceMap"),
+        "control flow is not supported; export the model with its branches chosen and its loops unrolled",
+    ),
+    **dict.fromkeys(
+        (
+            "ConcatFromSequence",
+            "SequenceAt",
+            "SequenceConstruct",
+            "SequenceEmpty",
+            "SequenceErase",
+            "SequenceInsert",
+            "SequenceLength",
+            "SplitToSequence",
+        ),
+        "sequences are not supported; a library's values are tensors",
+    ),
+    **dict.fromkeys(
+        ("Optional", "OptionalGetElement", "OptionalHasElement"),
+        "optional values are not supported; a library's values are tensors",
+    ),
+    **dict.fromkeys(
+        ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
+        "strings are not supported; a library's values are tensors of numbers",
+    ),
+}
+"""Why operators that no family will take are refused."""
 MOVES: Mapping[str, Any] = {
     "reshape": lambda value, shape: value.reshape(shape),
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),

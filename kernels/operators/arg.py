@@ -114,13 +114,13 @@ class Arg(Family):
         return value <= old if last else value < old
 
     def reference(self, attributes: ArgAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """NumPy's, which finds the first."""
-        x = widened(arrays["x"])
-        search = np.argmax if self._largest else np.argmin
-        if not attributes.last:
-            return exact(search(x, axis=attributes.axis, keepdims=True))
-        back = search(np.flip(x, attributes.axis), axis=attributes.axis, keepdims=True)
-        return exact(x.shape[attributes.axis] - 1 - back)
+        """Element by element, for NumPy's takes NaN for the largest and for the smallest."""
+        x = np.moveaxis(widened(arrays["x"]), attributes.axis, 0)
+        best, place = x[0].copy(), np.zeros(x.shape[1:], np.int64)
+        for number in range(1, len(x)):
+            better = self._better(x[number], best, last=attributes.last)
+            best, place = np.where(better, x[number], best), np.where(better, number, place)
+        return exact(np.expand_dims(place, attributes.axis))
 
 
 def _arg(node: Node) -> Tensor:

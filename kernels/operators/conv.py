@@ -32,7 +32,7 @@ from kernels.operators.window import (
     imported,
     output_shape,
     slide,
-    taps,
+    taps_inside,
 )
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
@@ -198,7 +198,7 @@ class Convolution(Family):
         return winograd.estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One matrix product in float64 for each tap and group."""
+        """One matrix product in float64 for each tap and group; none where a tap lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = self._window(attributes, x.shape)
         if attributes.x_layout == "NCHW":
@@ -206,11 +206,12 @@ class Convolution(Family):
         filters = w.reshape(attributes.groups, -1, prod(window.kernel), window.channels)
         shape = (window.batch, *window.out, attributes.groups, filters.shape[1])
         value, magnitude = np.zeros(shape), np.zeros(shape)
-        for tap, elements in taps(window, x, 0.0):
+        for tap, elements, inside in taps_inside(window, x):
             for group in range(attributes.groups):
                 part = elements[..., group * window.channels : (group + 1) * window.channels]
-                value[..., group, :] += part @ filters[group, :, tap].T
-                magnitude[..., group, :] += np.abs(part) @ np.abs(filters[group, :, tap]).T
+                weights = filters[group, :, tap].T
+                value[..., group, :] += np.where(inside, part @ weights, 0.0)
+                magnitude[..., group, :] += np.where(inside, np.abs(part) @ np.abs(weights), 0.0)
         result = output_shape(window, x.shape, attributes.filters)
         return Estimate(
             value=value.reshape(result),
@@ -361,15 +362,16 @@ class DepthwiseConv2D(Family):
         )
 
     def reference(self, attributes: WindowAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One product in float64 for each tap."""
+        """One product in float64 for each tap; none where it lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = slide(attributes, x.shape)
         shape = (window.batch, *window.out, window.channels)
         value, magnitude = np.zeros(shape), np.zeros(shape)
         flat = w.reshape(window.channels, -1)
-        for tap, elements in taps(window, x, 0.0):
-            value += elements * flat[:, tap]
-            magnitude += np.abs(elements * flat[:, tap])
+        for tap, elements, inside in taps_inside(window, x):
+            product = np.where(inside, elements * flat[:, tap], 0.0)
+            value += product
+            magnitude += np.abs(product)
         result = output_shape(window, x.shape, window.channels)
         return Estimate(
             value=value.reshape(result),

@@ -129,7 +129,7 @@ def _shaped(estimate: Estimate, x: Array) -> Estimate:
 
 
 class MaxPool(_Pool):
-    """The largest element under the window; padding never wins."""
+    """The largest element under the window; padding never wins, and neither does NaN."""
 
     kind = "max_pool"
     initial = LOWEST
@@ -144,9 +144,11 @@ class MaxPool(_Pool):
         return value
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
-        """No rounding: the result is exact."""
+        """No rounding: the result is exact; of NaN alone it is minus infinity."""
         x = arrays["x"]
         window = slide(attributes, x.shape)
+        if x.dtype.kind == "f":
+            x = np.where(np.isnan(x), LOWEST, x)
         fill = LOWEST if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         return _shaped(exact(np.max([e for _, e in taps(window, x, fill)], axis=0)), x)
 
@@ -173,14 +175,14 @@ class _Average(_Pool):
         """As many additions as elements, and a division."""
         x = arrays["x"]
         window = slide(self.window_attributes(attributes, x.shape), x.shape)
-        elements = np.array([e for _, e in taps(window, x, np.nan)])
-        count: Any = (~np.isnan(elements)).sum(axis=0)
+        elements = np.array([e for _, e in taps(window, x, 0.0)])
+        count: Any = sum(inside for _, inside in taps(window, np.ones_like(x), 0.0))
         if self.includes_padding(attributes):
             count = len(elements)
         return _shaped(
             Estimate(
-                value=np.nansum(elements, axis=0) / count,
-                magnitude=np.nansum(np.abs(elements), axis=0) / count,
+                value=np.sum(elements, axis=0) / count,
+                magnitude=np.sum(np.abs(elements), axis=0) / count,
                 roundings=len(elements) + 1,
             ),
             x,

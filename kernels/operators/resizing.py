@@ -20,6 +20,8 @@ from kernels.program import Tensor
 
 ROI_OPSET = 11
 """From there on there is a region of interest, and the scales are the third input."""
+LARGEST = 1 << 24
+"""Elements of an axis, and the scale that it may have: tables are made of each."""
 ROUND: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
@@ -79,6 +81,8 @@ def _axes(node: Node, x: Tensor) -> dict[int, Axis]:
     sizes = [] if older else [int(size) for size in np.ravel(_floats(node, 3))]
     if len(scales or sizes) != len(axes):
         raise node.refuse("it needs a constant scale or size for each axis")
+    if not all(0 < scale < LARGEST for scale in scales) or not all(map(np.isfinite, roi)):
+        raise node.refuse(f"scales {scales} of the region {roi.tolist()}")
     old = [x.shape[axis] for axis in axes]
     if scales:
         sizes = [int(np.floor(size * scale)) for size, scale in zip(old, scales, strict=True)]
@@ -92,6 +96,8 @@ def _axes(node: Node, x: Tensor) -> dict[int, Axis]:
             scale = {"not_larger": min, "not_smaller": max}[policy](scales)
             scales = [scale] * len(axes)
             sizes = [int(np.floor(scale * extent + 0.5)) for extent in old]
+    if max(sizes) > LARGEST:
+        raise node.refuse(f"sizes {sizes} are too large")
     if min(sizes) < 1:
         raise node.refuse(f"sizes {sizes} leave nothing")
     return {

@@ -353,8 +353,8 @@ def _node_clip(node: Node) -> Tensor:
         return applied(node, "clip", x, {"minimum": low, "maximum": high})
     real(node, x)
     y = reshaped(node, x, x.shape or (1,))
-    for kind, bound in (("maximum", low), ("minimum", high)):
-        if np.isfinite(bound):
+    for kind, bound, none in (("maximum", low, -np.inf), ("minimum", high, np.inf)):
+        if not np.isnan(bound) and bound != none:
             y = node.call(kind, {"a": y, "b": node.constant(np.array([bound], np.float32))})
     return reshaped(node, y, x.shape)
 

@@ -109,6 +109,13 @@ def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
         yield number, padded[:, *places]
 
 
+def taps_inside(window: Window, x: Array) -> Iterator[tuple[int, Array, Array]]:
+    """(tap, elements, whether they lie in the image), of which the last has one channel."""
+    image = np.ones((*x.shape[:-1], 1))
+    for (tap, elements), (_, inside) in zip(taps(window, x, 0.0), taps(window, image, 0.0), strict=True):
+        yield tap, elements, inside == 1
+
+
 def imported(node: Node, image: Shape, kernel: Shape) -> WindowAttributes:
     """The window of a convolution or pooling of ONNX over an image of these extents.
 

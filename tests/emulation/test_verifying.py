@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernels.errors import CheckFailedError, KernfitError
+from kernels.errors import CheckFailedError, InputError, KernfitError, UsageError
 from tests.clones import LISTING, commit, commit_of_the_project
 from toolchains import verifying
 from toolchains.archive import Stored, file_sha256, make_archive
@@ -21,9 +21,10 @@ from toolchains.progress import Progress
 from toolchains.provenance import read_provenance
 from toolchains.release import SUMS
 from toolchains.sbom import SBOM, read_sbom, write_sbom
+from toolchains.signing import require_key, sign
 from toolchains.target import find_target
 from toolchains.unpacking import unpack
-from toolchains.verifying import verify
+from toolchains.verifying import Again, verify_archive
 
 TARGET = find_target("s390x")
 NAME = f"small-0.1.0-{TARGET.name}"
@@ -65,8 +66,8 @@ def mine(released: Released, tmp_path: Path) -> Path:
     return tmp_path / "release" / f"{NAME}.tar.gz"
 
 
-def quick(path: Path) -> list[str]:
-    return list(verify(path, Progress(), rebuild=False))
+def quick(path: Path, key: str = "") -> list[str]:
+    return list(verify_archive(path, Progress(), None, key))
 
 
 def renew_sums(path: Path) -> None:
@@ -293,6 +294,36 @@ def test_a_report_of_other_checks_is_refused(mine: Path) -> None:
         quick(mine)
 
 
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A public key and its secret one, without a password."""
+    if shutil.which("minisign") is None:
+        pytest.skip("minisign is not here: `invoke setup` brings it where it may install packages")
+    public, secret = tmp_path / "key.pub", tmp_path / "key"
+    words = ["minisign", "-G", "-W", "-p", str(public), "-s", str(secret)]
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return public, secret
+
+
+def test_a_release_is_signed_and_the_signature_is_checked(mine: Path, keys: tuple[Path, Path]) -> None:
+    public, secret = keys
+    with pytest.raises(CheckFailedError, match="it is not signed"):
+        quick(mine, str(public))
+    require_key(secret)
+    sign(mine.with_name(SUMS), secret)
+    words = public.read_text().splitlines()[-1]
+    for key in (str(public), words):
+        assert f"signature: SHA256SUMS is signed by {key}" in quick(mine, key)
+    renamed = mine.with_name(SUMS).read_text().replace("NOTES", "notes")
+    mine.with_name(SUMS).write_text(renamed)
+    with pytest.raises(CheckFailedError, match=r"not signed by .*Signature verification failed"):
+        quick(mine, str(public))
+    with pytest.raises(InputError, match="minisign did not sign"):
+        sign(mine.with_name(SUMS), public)
+    with pytest.raises(UsageError, match="no such file"):
+        require_key(public / "none")
+
+
 def test_a_commit_that_is_not_here_cannot_be_built(mine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "members"
     folder.mkdir()
@@ -306,4 +337,4 @@ def test_a_commit_that_is_not_here_cannot_be_built(mine: Path, tmp_path: Path) -
     place.write_bytes(place.read_bytes().replace(recipe.source.commit.encode(), b"0" * 40))
     renew_provenance(mine)
     with pytest.raises(KernfitError, match="is not in this checkout; `git fetch` it"):
-        list(verify(mine, Progress(), rebuild=True))
+        list(verify_archive(mine, Progress(), Again(engine="local")))

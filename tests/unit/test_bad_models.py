@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -15,11 +16,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from kernels import graph
+from kernels.codegen.driver import driver_text
 from kernels.errors import InputError
+from kernels.graph.fuse import MOST_STEPS
+from kernels.graph.network import plan_network
 from kernels.models.inspection import inspect_onnx
+from kernels.models.onnx_model import LONGEST_ERROR
+from kernels.plan import Plan
 from tests import builders, networks
 from tests.unit.test_onnx import read
+from toolchains.target import find_target
 
+TARGET = find_target("x86_64")
 X = {"x": (1, 3, 8, 8)}
 W = {"w": np.ones((4, 3, 3, 3), np.float32)}
 
@@ -211,10 +219,13 @@ def test_an_unsupported_function_of_the_model_is_inlined(tmp_path: Path) -> None
     assert kinds == ["relu", "add"]
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.everything)])
-def test_many_nodes_take_time_in_proportion(count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", [("Relu", "Sigmoid", "Neg"), ("Softmax", "Relu")])
+@pytest.mark.parametrize("count", [10_000, pytest.param(200_000, marks=pytest.mark.everything)])
+def test_many_nodes_take_time_and_memory_in_proportion(
+    count: int, kinds: tuple[str, ...], tmp_path: Path
+) -> None:
     nodes = [
-        helper.make_node(("Relu", "Sigmoid", "Neg")[number % 3], [f"t{number}"], [f"t{number + 1}"])
+        helper.make_node(kinds[number % len(kinds)], [f"t{number}"], [f"t{number + 1}"])
         for number in range(count)
     ]
     made = helper.make_graph(
@@ -226,10 +237,184 @@ def test_many_nodes_take_time_in_proportion(count: int, tmp_path: Path) -> None:
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = saved(model, tmp_path)
-    begin = time.process_time()
+    begin, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     network = graph.optimise(read(path))
     assert len(network.program.operators) == count
+    plan = plan_network(network, TARGET)
+    assert len(plan.kernels) < 5
+    assert max(len(kernel.epilogue) for kernel in plan.kernels) <= MOST_STEPS
+    assert plan.network is not None
+    text = driver_text("define i32 @stub() {\n}\n", plan, TARGET)
+    assert text.count(" call ") > len(plan.network.calls) > count // (MOST_STEPS + 2)
     assert time.process_time() - begin < 10 + 0.001 * count
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < (100 << 10) + 6 * count
+
+
+def test_many_tensors_that_live_at_once_take_time_in_proportion(tmp_path: Path) -> None:
+    count = 3000
+    nodes = [helper.make_node("Softmax", ["x"], [f"t{n}"], axis=n % 2) for n in range(count)]
+    nodes.append(helper.make_node("MatMul", ["t0", "t1"], ["s1"]))
+    nodes += [helper.make_node("MatMul", [f"s{n - 1}", f"t{n}"], [f"s{n}"]) for n in range(2, count)]
+    path = saved(networks.model(nodes, {"x": (3, 3)}, [f"s{count - 1}"]), tmp_path)
+    begin = time.process_time()
+    planned = plan_network(graph.optimise(read(path)), TARGET).network
+    assert time.process_time() - begin < 20
+    assert planned is not None
+    assert planned.arena_bytes <= 1.1 * planned.live_bytes
+
+
+def test_a_split_into_many_takes_time_in_proportion(tmp_path: Path) -> None:
+    count = 4000
+    names = [f"t{number}" for number in range(count)]
+    nodes = [helper.make_node("Split", ["x"], names, axis=0), helper.make_node("Sum", names, ["y"])]
+    path = saved(networks.model(nodes, {"x": (count, 3)}, ["y"]), tmp_path)
+    begin = time.process_time()
+    assert len(graph.optimise(read(path)).program.operators) == 2 * count - 1
+    assert time.process_time() - begin < 10
+
+
+THEN = helper.make_graph(
+    [helper.make_node("Relu", ["x"], ["t"])],
+    "then",
+    [],
+    [helper.make_tensor_value_info("t", TensorProto.FLOAT, (2, 3))],
+)
+BODY = helper.make_graph(
+    [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["s"], ["r"])],
+    "body",
+    [
+        helper.make_tensor_value_info("i", TensorProto.INT64, ()),
+        helper.make_tensor_value_info("go", TensorProto.BOOL, ()),
+        helper.make_tensor_value_info("s", TensorProto.FLOAT, (2, 3)),
+    ],
+    [
+        helper.make_tensor_value_info("on", TensorProto.BOOL, ()),
+        helper.make_tensor_value_info("r", TensorProto.FLOAT, (2, 3)),
+    ],
+)
+YES, TWICE, EMPTY = np.ones((), bool), np.array(2), np.zeros((0, 3), np.float32)
+STRINGS = helper.make_tensor("v", TensorProto.STRING, [2], [b"a", b"b"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        ([node("If", "c", then_branch=THEN, else_branch=THEN)], {"c": YES}, "(If): control flow is not"),
+        ([node("Loop", "n", "c", "x", body=BODY)], {"n": TWICE, "c": YES}, "(Loop): control flow is not"),
+        (
+            [node("SequenceConstruct", "x"), helper.make_node("SequenceAt", ["y", "n"], ["z"])],
+            {"n": TWICE},
+            "node 'node1' (SequenceConstruct): sequences are not supported",
+        ),
+        (
+            [node("Optional", "x"), helper.make_node("OptionalGetElement", ["y"], ["z"])],
+            {},
+            "node 'node1' (Optional): optional values are not supported",
+        ),
+        (
+            [
+                helper.make_node("Constant", [], ["s"], name="text", value=STRINGS),
+                node("StringNormalizer", "s"),
+            ],
+            {},
+            "node 'node1' (StringNormalizer): strings are not supported",
+        ),
+        ([node("Concat", "x", "z", axis=0)], {"z": EMPTY}, "(Concat): 'z' has the shape [0, 3]"),
+        ([node("MatMul", "x", "z")], {"z": np.zeros((3, 0), np.float32)}, "(MatMul): 'z' has the shape"),
+        ([node("Identity", "z")], {"z": EMPTY}, "output 'y' has no elements, [0, 3]"),
+        (
+            [node("Slice", "x", "first", "first")],
+            {"first": np.array([0])},
+            "node 'node1' (Slice): axis 0 from 0 to 0: nothing is left",
+        ),
+        ([node("NonZero", "x")], {}, "node 'node1' (NonZero): kernfit has no operator"),
+        (
+            [node("Resize", "x", "", "s")],
+            {"s": np.array([1, np.nan], np.float32)},
+            "node 'node1' (Resize): scales [1.0, nan]",
+        ),
+        (
+            [node("Resize", "x", "", "s")],
+            {"s": np.array([1, 1e9], np.float32)},
+            "node 'node1' (Resize): scales [1.0, 1000000000.0]",
+        ),
+        ([node("Conv", "x4", "w", pads=[1 << 40] * 4)], W, "node 'node1' (Conv): a result of"),
+        ([node("LRN", "x4", size=3, alpha=float("nan"))], {}, "node 'node1' (LRN): lrn's alpha is nan"),
+    ],
+)
+def test_what_no_library_can_be_is_refused_with_its_node(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], message: str, tmp_path: Path
+) -> None:
+    last = nodes[-1].output[0]
+    kinds = {last: TensorProto.INT64} if nodes[-1].op_type == "NonZero" else {}
+    if nodes[-1].op_type == "StringNormalizer":
+        kinds = {last: TensorProto.STRING}
+    inputs = {"x": (2, 3), "x4": (1, 3, 8, 8)}
+    model = networks.model(nodes, inputs, [last], constants, types=kinds)
+    assert message in refused(saved(model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, (2, 3)), "is a sequence, and not"),
+        (helper.make_tensor_value_info("x", TensorProto.STRING, (2, 3)), "is of type string"),
+        (helper.make_tensor_value_info("x", TensorProto.COMPLEX64, (2, 3)), "is of type complex64"),
+        (helper.make_tensor_value_info("x", TensorProto.FLOAT, None), "no tensor of a known number of"),
+        (helper.make_tensor_value_info("x", TensorProto.FLOAT, ("b", "s")), "say --dim b=... --dim s=..."),
+        (helper.make_tensor_value_info("x", TensorProto.FLOAT, (None, 3)), "say --dim x.0=..."),
+    ],
+)
+def test_inputs_that_are_no_static_tensors_of_numbers_are_refused(
+    value: onnx.ValueInfoProto, message: str, tmp_path: Path
+) -> None:
+    output = helper.make_tensor_value_info("y", value.type.tensor_type.elem_type or TensorProto.FLOAT, None)
+    made = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [output])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert message in refused(saved(model, tmp_path))
+
+
+def test_errors_stay_short_whatever_names_are(tmp_path: Path) -> None:
+    name = "very/long\n" * 100_000
+    text = refused(saved(networks.model([node("DFT", "x", name=name)], X, ["y"]), tmp_path))
+    assert len(text) == LONGEST_ERROR
+
+
+def test_parts_that_nothing_joins_are_computed_or_dropped(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Exp", ["a"], ["y"]),
+        helper.make_node("Neg", ["b"], ["z"]),
+        helper.make_node("Sqrt", ["c"], ["unused"]),
+    ]
+    inputs = {"a": (2, 3), "b": (4,), "c": (5,)}
+    path = saved(networks.model(nodes, inputs, ["y", "z"]), tmp_path)
+    network = graph.optimise(read(path))
+    assert [operator.kind for operator in network.program.operators] == ["exp", "negative"]
+    given = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, given), networks.expected(path, given))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("op", ["Pow", "Pad", "HardSigmoid", "LeakyRelu", "Conv", "Gemm"])
+def test_weights_and_attributes_that_are_no_numbers_are_theirs(
+    op: str, value: float, tmp_path: Path
+) -> None:
+    constant = np.array(value, np.float32)
+    made, constants = {
+        "Pow": (node(op, "x", "v"), {"v": constant}),
+        "Pad": (node(op, "x", "p", "v"), {"p": np.array([0, 1, 1, 0]), "v": constant}),
+        "HardSigmoid": (node(op, "x", beta=value), {}),
+        "LeakyRelu": (node(op, "x", alpha=value), {}),
+        "Conv": (node(op, "x4", "v"), {"v": np.full((2, 3, 1, 1), value, np.float32)}),
+        "Gemm": (node(op, "x", "v", alpha=value), {"v": np.ones((3, 2), np.float32)}),
+    }[op]
+    path = saved(networks.model([made], {"x": (2, 3), "x4": (1, 3, 2, 2)}, ["y"], constants), tmp_path)
+    network = graph.optimise(read(path))
+    plan = plan_network(network, TARGET)
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+    given = networks.inputs_of(network)
+    with np.errstate(all="ignore"):
+        networks.assert_same(networks.run(network, given), networks.expected(path, given))
 
 
 def test_inspection_names_every_missing_node(tmp_path: Path) -> None:
@@ -249,3 +434,14 @@ def test_inspection_names_every_missing_node(tmp_path: Path) -> None:
     assert (found.parameters, found.parameter_bytes) == (108, 432)
     assert found.flops == 2 * 108 * 36 + 4 * 36
     assert found.unseen == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(np.inf, np.inf), (-np.inf, -np.inf), (-np.inf, 0.25), (0.25, np.inf)]
+)
+def test_bounds_without_an_end_are_bounds(low: float, high: float, tmp_path: Path) -> None:
+    bounds = {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+    path = saved(networks.model([node("Clip", "x", "low", "high")], {"x": (2, 3)}, ["y"], bounds), tmp_path)
+    network = graph.optimise(read(path))
+    given = networks.inputs_of(network)
+    np.testing.assert_array_equal(networks.run(network, given)["y"], np.clip(given["x"], low, high))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.graph.memory import Arrangement, Block, arrange, lower_bound
+from kernels.graph.memory import Arrangement, Block, arrange, in_time, lower_bound
 
 LIVES = st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 40), st.integers(0, 12)), max_size=60)
 
@@ -37,6 +37,9 @@ def test_live_blocks_never_overlap(lives: list[tuple[int, int, int]]) -> None:
     holds(blocks, found)
     assert lower_bound(blocks) <= found.bytes <= sum(block.size for block in blocks)
     assert arrange(blocks) == found
+    quick = in_time(blocks)
+    holds(blocks, quick)
+    assert quick.bytes <= sum(block.size for block in blocks)
 
 
 def graphs() -> dict[str, list[Block]]:
@@ -88,6 +91,11 @@ def test_networks_come_close_to_the_lower_bound(name: str) -> None:
     found = arrange(blocks)
     holds(blocks, found)
     assert found.bytes <= 1.1 * lower_bound(blocks)
+
+
+def test_lives_too_many_to_compare_are_placed_all_the_same() -> None:
+    blocks = named([(64 + number % 7, number, 40_000) for number in range(20_000)])
+    assert arrange(blocks).bytes == lower_bound(blocks)
 
 
 def test_nothing_takes_nothing() -> None:
