@@ -7,7 +7,19 @@ from typing import Literal
 import msgspec
 
 from kernels.codegen.driver import run_symbol
-from kernels.plan import Call, Kernel, NetworkPlan, Operand, Plan, Port, Step, Tuned, Weight, WeightsMode
+from kernels.plan import (
+    Call,
+    Identifier,
+    Kernel,
+    NetworkPlan,
+    Operand,
+    Plan,
+    Port,
+    Step,
+    Tuned,
+    Weight,
+    WeightsMode,
+)
 from kernels.program import Attribute
 from toolchains.target import Target
 
@@ -27,8 +39,8 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Where its schedule was tuned, `record` is the name of the file of records that it is from.
     """
 
-    name: str
-    symbol: str
+    name: Identifier
+    symbol: Identifier
     operator: str
     attributes: dict[str, Attribute]
     fused: tuple[Step, ...]
@@ -73,7 +85,7 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A library: names, versions of what made it, its kernels, and the network if it is one."""
 
-    library: str
+    library: Identifier
     target: str
     endianness: Literal["little", "big"]
     source: str

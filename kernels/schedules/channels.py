@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from kernels.schedules.blocking import Tile
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
@@ -18,8 +19,8 @@ from toolchains.target import CPU
 class Sliding(msgspec.Struct, frozen=True, kw_only=True):
     """The schedule: `mr` output pixels by `nr` channels in registers."""
 
-    mr: int
-    nr: int
+    mr: Tile
+    nr: Tile
 
 
 def choose(window: Window, cpu: CPU) -> Sliding:
