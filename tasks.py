@@ -1,31 +1,33 @@
-"""kernfit's tasks: `invoke --list` names them, `invoke --help TASK` explains one.
-
-Each parses its words, calls one function and prints what it gives.
-"""
+"""kernfit's tasks: each parses its words, calls one function and prints what it gives."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toolchains import signals
+
+signals.arm()
+
 import functools
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from invoke.context import Context
 from invoke.tasks import task as invoke_task
 from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parent))
+from rich.markup import escape
 
 from kernels import models as model_files
-from kernels.errors import InputError, KernfitError, MissingToolError, ResourceError, UsageError
+from kernels.errors import InputError, MissingToolError, UsageError, as_known, told
+from toolchains.interruption import leave
 from toolchains.progress import Progress
-from toolchains.target import find_targets
+from toolchains.target import find_target, find_targets
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,23 +40,18 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
             try:
                 function(*args, **kwargs)
-            except KernfitError as error:
-                ERR.print("[red]error:[/red]", end=" ")
-                ERR.print(str(error), markup=False)
-                if error.status == 1:
-                    traceback.print_exc()
-                raise SystemExit(error.status) from error
-            except OSError as error:
-                if error.errno in (12, 28, 122):
-                    ERR.print(f"[red]error:[/red] {error.strerror}: {error.filename or 'out of memory'}")
-                    raise SystemExit(ResourceError.status) from error
+            except SystemExit as error:
+                if error.code in signals.STATUSES:
+                    leave(error.code, "interrupted: nothing half-written is left")
                 raise
-            except KeyboardInterrupt as error:
-                ERR.print("interrupted: nothing half-written is left")
-                raise SystemExit(130) from error
+            except Exception as error:
+                known = as_known(error)
+                if known is None or known.status == 1:
+                    raise
+                ERR.print(f"[red]error:[/red] {escape(told(known))}")
+                raise SystemExit(known.status) from error
 
         return invoke_task(**options)(guarded)
 
@@ -69,6 +66,10 @@ MODEL = (
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
 ENGINE = "auto (Docker if it answers, else local), docker, or local"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
+GUARD = (
+    "small, or all: which kernels are also run between pages that must not be touched; small are those "
+    "of up to 4 million operations"
+)
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = "allow Winograd's algorithm for 3x3 convolutions: faster, less accurate, within its own bound"
 VERBOSE = "also show what compilers and Docker print"
@@ -80,15 +81,20 @@ COMMON = {"arch": ARCH, "model": MODEL, "engine": ENGINE, "jobs": JOBS}
 @task(
     help={
         "offline": "a bundle of `invoke images --export`: everything comes from it, nothing from a network",
+        "peers": "only unpack Debian's libraries that `invoke bench` compares with, into a folder of ours",
         "verbose": "also show what the package manager prints",
     }
 )
-def setup(c: Context, offline: str = "", verbose: bool = False) -> None:
+def setup(c: Context, offline: str = "", peers: bool = False, verbose: bool = False) -> None:
     """Bring what pip cannot: QEMU, ssh and, where it can run, a Docker engine. Asks nothing."""
     from toolchains import bundle, provision
+    from toolchains.bench.peers import debian
+    from toolchains.native import own_target
 
     say = Progress(verbose=verbose).say
-    if offline:
+    if peers:
+        debian.provide(find_target(own_target()), say)
+    elif offline:
         bundle.provide(Path(offline), say)
     else:
         provision.provide(say)
@@ -156,6 +162,7 @@ def models(c: Context) -> None:
     help={
         **COMMON,
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
+        "guard": GUARD,
         "weights": WEIGHTS,
         "max-arena": "the most scratch memory that a network may need, such as 256K",
         "dim": DIM,
@@ -174,6 +181,7 @@ def build(
     engine: str = "auto",
     jobs: int = 0,
     check: str = "all",
+    guard: str = "small",
     weights: str = "embed",
     max_arena: str = "",
     dim: Any = None,
@@ -190,11 +198,12 @@ def build(
     from toolchains.words import one_of, parse_bytes
 
     one_of("--check", check, "all", "sample")
+    one_of("--guard", guard, "all", "small")
     one_of("--weights", weights, "embed", "file", "symbol")
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(
-            s.options, checks=check, weights=weights, max_arena=limit, winograd=winograd
+            s.options, checks=check, guards=guard, weights=weights, max_arena=limit, winograd=winograd
         )
         built, failures = build_all(s.models, s.targets, options, s.progress, s.oracles())
     summary.conclude(OUT, built, failures, skipped_too=require_checks)
@@ -206,6 +215,7 @@ def build(
         "check": "all, or sample: of kernels that differ in sizes alone, the smallest",
         "weights": WEIGHTS,
         "dim": DIM,
+        "sign": "a secret key of minisign, which then signs SHA256SUMS",
         "out": "folder for archives, SHA256SUMS, NOTES.md, reports and provenance (default: release)",
         "verbose": VERBOSE,
     },
@@ -220,6 +230,7 @@ def release(
     check: str = "all",
     weights: str = "embed",
     dim: Any = None,
+    sign: str = "",
     out: str = "release",
     verbose: bool = False,
 ) -> None:
@@ -235,7 +246,7 @@ def release(
     source = source_of(ROOT)
     with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
         asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
-        built, failures = releases.release(replace(s, options=asked), Path(out), source)
+        built, failures = releases.release(replace(s, options=asked), Path(out), source, sign)
     summary.conclude(OUT, built, failures, skipped_too=False)
 
 
@@ -246,6 +257,7 @@ def release(
         "rebuild": "also make it again from the commit that it names, and compare (default)",
         "engine": ENGINE,
         "offline": "a bundle of `invoke images --export`, from which comes all that a rebuild needs",
+        "key": "a public key of minisign (a file, or its words), which must have signed SHA256SUMS",
         "verbose": "also show what the rebuild prints",
     },
 )
@@ -255,20 +267,21 @@ def verify(
     rebuild: bool = True,
     engine: str = "auto",
     offline: str = "",
+    key: str = "",
     verbose: bool = False,
 ) -> None:
     """Say whether an archive is what it says: its sums, SBOM, objects and provenance; and make it again."""
-    from toolchains.verifying import verify as examine
+    from toolchains.verifying import Again, verify_archive
 
-    for line in examine(
-        Path(archive), Progress(verbose=verbose), rebuild=rebuild, engine=engine, offline=offline
-    ):
+    again = Again(engine=engine, offline=offline) if rebuild else None
+    for line in verify_archive(Path(archive), Progress(verbose=verbose), again, key):
         OUT.print(line, markup=False, soft_wrap=True)
 
 
 @task(
     help={
         **COMMON,
+        "guard": GUARD,
         "histogram": "show which instructions each kernel executed, by mnemonic",
         "trace": "name the first tensor of a network (.onnx) that differs from onnxruntime's, call by call",
         "dim": DIM,
@@ -283,6 +296,7 @@ def check(
     model: str = model_files.DEFAULT,
     engine: str = "auto",
     jobs: int = 0,
+    guard: str = "small",
     histogram: bool = False,
     trace: bool = False,
     dim: Any = None,
@@ -292,7 +306,9 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
     from toolchains.session import opened
+    from toolchains.words import one_of
 
+    one_of("--guard", guard, "all", "small")
     with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
         if trace:
             from toolchains import tracing
@@ -301,8 +317,9 @@ def check(
             OUT.print(tracing.table_of(traces))
             tracing.require(traces)
             return
+        options = msgspec.structs.replace(s.options, guards=guard)
         reports = [
-            pipeline.check_again(each, target, s.options, s.progress, histogram=histogram)
+            pipeline.check_again(each, target, options, s.progress, histogram=histogram)
             for each in s.models
             for target in s.targets
         ]
@@ -316,7 +333,7 @@ def check(
         "arch": "targets; those that this machine runs are timed, of others instructions are counted "
         "under QEMU (default: this machine's own)",
         "sets": "what to time: several with commas of resnet50, bert-base, square, unlisted, vector, "
-        "conv-resnet50, depthwise-mobilenet-v2, rows; or a listing (default: all)",
+        "conv-resnet50, depthwise-mobilenet-v2, rows, building; or a listing (default: all)",
         "model": "measure whole networks (.onnx or torch programs, several with commas) beside "
         "onnxruntime instead: the set `networks`",
         "layers": "of these networks, also show what every call takes, beside onnxruntime's own profile",
@@ -349,15 +366,16 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
-    from toolchains.bench import networks, running
+    from toolchains.bench import networks, results, running
+    from toolchains.native import own_target
     from toolchains.session import opened
     from toolchains.torch_program import find_models
 
-    if not model and (layers or dim or sets == networks.NETWORKS):
+    if not model and (layers or dim or sets == results.NETWORKS):
         raise UsageError("say which networks to measure: --model FILE.onnx, several with commas")
-    if model and (size or sets not in ("", networks.NETWORKS)):
+    if model and (size or sets not in ("", results.NETWORKS)):
         raise UsageError("--model measures whole networks: leave --sets and --size out")
-    arch, listing = arch or running.own_target(), model_files.DEFAULT
+    arch, listing = arch or own_target(), model_files.DEFAULT
     with opened(arch, listing, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)
         if model:
@@ -401,25 +419,14 @@ def tune(
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""
-    from kernels.tuning import RECORDS as SHIPPED
-    from toolchains.batch import program_of
-    from toolchains.bench.tuning import tune as search
+    from toolchains.bench.tuning import tune_all
     from toolchains.session import opened
 
     with opened(arch, model, engine, jobs, "dist", verbose=verbose) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)
-        for each in s.models:
-            for target in s.targets:
-                path = search(
-                    program_of(each),
-                    target,
-                    options,
-                    s.progress,
-                    Path(records) if records else SHIPPED,
-                    lambda found: s.progress.say(str(found)),
-                    host=host,
-                )
-                OUT.print(str(path), soft_wrap=True)
+        folder = Path(records) if records else None
+        for path in tune_all(s.models, s.targets, options, s.progress, folder, host):
+            OUT.print(str(path), soft_wrap=True)
 
 
 @task(

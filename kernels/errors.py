@@ -7,6 +7,7 @@ is wrong, where, and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 LONGEST = 1000
@@ -66,9 +67,49 @@ class EngineError(KernfitError):
 
 
 class ResourceError(KernfitError):
-    """Out of disk or memory."""
+    """The machine lacks what is needed: disk, memory, processes, or the right to write."""
 
     status = 8
+
+
+KILLED = "{} was killed, as the kernel does when memory runs out; try --jobs 1"
+HINTS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, for this user's share of the disk is used up",
+    errno.EROFS: "name a folder that can be written, or mount it so",
+    errno.EACCES: "change who may use it, or name another",
+    errno.EPERM: "change who may use it, or name another",
+    errno.EIO: "look at the disk's health (`dmesg`)",
+    errno.ENOMEM: "close other programs, or use --jobs 1",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`), or use --jobs 1",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), or use --jobs 1",
+    errno.ENFILE: "close other programs, for the machine's limit of open files is reached",
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f`)",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.ENOTDIR: "name a folder",
+}
+"""What to do when the machine cannot give what is asked of it, by errno(3)."""
+
+
+def as_known(error: Exception) -> KernfitError | None:
+    """The expected failure that an exception is: itself, or what the machine lacks as a ResourceError."""
+    known: KernfitError | None = None
+    if isinstance(error, KernfitError):
+        return error
+    if isinstance(error, MemoryError):
+        known = ResourceError(f"out of memory: {HINTS[errno.ENOMEM]}")
+    elif isinstance(error, OSError) and error.errno in HINTS:
+        where = f": {error.filename}" if error.filename else ""
+        known = ResourceError(f"{error.strerror}{where}: {HINTS[error.errno]}")
+    if known is not None:
+        for note in getattr(error, "__notes__", ()):
+            known.add_note(note)
+    return known
+
+
+def told(error: KernfitError) -> str:
+    """What an error says, and its notes below."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

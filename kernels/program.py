@@ -149,3 +149,8 @@ class Network:
 
 Model: TypeAlias = Program | Network
 """What the user brings, read: a listing, or a whole network."""
+
+
+def program_of(model: Model) -> Program:
+    """What a model computes."""
+    return model.program if isinstance(model, Network) else model

@@ -120,8 +120,12 @@ def compose(network: Network) -> Reference:
     values: dict[str, Array] = {**network.constants, **inputs}
     for operators in grouped(network.program.operators):
         _evaluate(network, operators, values)
-    outputs = [tensor.name for tensor in network.program.tensors if tensor.role is Role.OUTPUT]
-    return Reference(source=COMPOSED, inputs=inputs, outputs={name: values[name] for name in outputs})
+    outputs = {
+        tensor.name: values[tensor.name] if tensor.elements else np.zeros(tensor.shape)
+        for tensor in network.program.tensors
+        if tensor.role is Role.OUTPUT
+    }
+    return Reference(source=COMPOSED, inputs=inputs, outputs=outputs)
 
 
 def _evaluate(network: Network, operators: list[Operator], values: dict[str, Array]) -> None:
@@ -164,6 +168,8 @@ def judge(network: NetworkPlan, reference: Reference, output: bytes, target: Tar
         return Verdict(passed=False, error=float("inf"), bound=0.0, reason=reason)
     worst, share = Verdict(passed=True, error=0.0, bound=0.0), -1.0
     for port in network.outputs:
+        if not port.elements:
+            continue
         raw, output = output[: port.bytes], output[port.bytes :]
         found = from_bytes(raw, port.dtype, target.byte_order)
         verdict, its_share = _judge(port, reference, found.astype(np.float64))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, BinaryIO, cast
+
+from toolchains.scratch import whole
 
 EPOCH = 0
 """Modification time of every member but in releases, in seconds since 1970."""
@@ -73,7 +73,7 @@ def make_archive(path: Path, prefix: str, members: Mapping[str, Path], epoch: in
     Entries are sorted, owned by nobody in particular, and readable by all; nothing but their
     names, bytes and `epoch` decides the bytes. The file appears whole or not at all.
     """
-    with _whole(path) as out, Stored(out) as packed:
+    with whole(path) as out, Stored(out) as packed:
         with tarfile.open(
             fileobj=cast("IO[bytes]", packed), mode="w|", format=tarfile.USTAR_FORMAT
         ) as archive:
@@ -86,26 +86,7 @@ def make_archive(path: Path, prefix: str, members: Mapping[str, Path], epoch: in
         return packed.sha256.hexdigest()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it: all or nothing."""
-    with _whole(path) as out:
-        out.write(data)
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name when all of it has been written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as out:
-            yield out
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import msgspec
 from kernels.errors import KernfitError, UsageError
 from kernels.models.oracle import Oracle
 from kernels.plan import Plan
-from kernels.program import Model, Network, Program
+from kernels.program import Model, Program, program_of
+from toolchains.interruption import threads
 from toolchains.making import Options
 from toolchains.pipeline import Built, build
-from toolchains.progress import Board, Progress, State
+from toolchains.progress import Progress
 from toolchains.target import Target
 
 CODE_GENERATION_BYTES = 600 << 20
@@ -81,43 +82,23 @@ def build_all(
     each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
     memory = Memory(available_bytes())
 
-    with progress.board(names, [t.name for t in targets], len(jobs)) as board:
+    with progress.board(names, [t.name for t in targets], len(jobs)):
 
         def run(job: Job) -> Built:
             with memory.taken(job.bytes):
-                board.begin(job.program.name, job.target.name)
                 oracle = (oracles or {}).get(job.program.name)
                 return build(job.model, job.target, each, progress, oracle)
 
-        with ThreadPoolExecutor(width) as pool:
+        with threads(width, options.engine.close) as pool:
             pending = {pool.submit(run, job): job for job in sorted(jobs, key=lambda job: -job.work)}
-            try:
-                for done in as_completed(pending):
-                    job = pending[done]
-                    try:
-                        built[job.name] = done.result()
-                        _show(board, job, built[job.name])
-                    except KernfitError as error:
-                        failures[job.name] = Failure(name=job.name, error=error)
-                        board.end(job.program.name, job.target.name, "failed", first_line(error))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                options.engine.close()
-                raise
+            for done in as_completed(pending):
+                job = pending[done]
+                try:
+                    built[job.name] = done.result()
+                except KernfitError as error:
+                    failures[job.name] = Failure(name=job.name, error=error)
     order = [job.name for job in jobs]
     return [built[n] for n in order if n in built], [failures[n] for n in order if n in failures]
-
-
-def _show(board: Board, job: Job, built: Built) -> None:
-    report = built.report
-    state: State = (
-        "failed" if report.failed() or report.broken() else "skipped" if report.skipped() else "passed"
-    )
-    passed = sum(row.status == "pass" for row in report.rows)
-    detail = "cached" if built.cached else f"{built.seconds:.0f} s"
-    board.end(
-        job.program.name, job.target.name, state, f"{passed} of {len(report.rows)} checks passed, {detail}"
-    )
 
 
 def _job(model: Model, target: Target, options: Options) -> Job:
@@ -132,11 +113,6 @@ def _checking(plan: Plan) -> int:
     if plan.network is not None:
         whole = plan.network.weights_bytes + plan.network.arena_bytes
     return COPIES * max(largest, whole)
-
-
-def program_of(model: Model) -> Program:
-    """What a model computes."""
-    return model.program if isinstance(model, Network) else model
 
 
 class Memory:

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from kernels.errors import EngineError, MissingToolError, ResourceError, UsageError
+from toolchains.limits import limit
 from toolchains.process import Companion, Finished, run
 
 CONNECT_SECONDS = 10
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3
 """A connection counts as lost when so many questions, so far apart, had no answer."""
-COPY_SECONDS = 600.0
 OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": CONNECT_SECONDS,
@@ -145,7 +145,7 @@ class Board:
     def _step(
         self, script: str, what: str, *, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None
     ) -> None:
-        ended = self._run(script, COPY_SECONDS, stdin=stdin, stdout=stdout)
+        ended = self._run(script, limit("copy"), stdin=stdin, stdout=stdout)
         if "No space left" in ended.output or "Disk quota exceeded" in ended.output:
             raise ResourceError(f"{self.host}: no space is left for {self._folder}; set TMPDIR there")
         if ended.status != 0:

@@ -17,21 +17,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
-from toolchains.archive import file_sha256, write_whole
+from toolchains.archive import file_sha256
 from toolchains.cache import ROOT
 from toolchains.engines.choose import choose_engine
 from toolchains.engines.image import connect, ensure_image, image_tag, load_images
 from toolchains.engines.pinned import PINS
+from toolchains.limits import limit
 from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
+from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 Say = Callable[[str], None]
 SUMS, IMAGES = "SHA256SUMS", "images.tar"
 SETUP = ROOT / ".ci" / "setup"
-SECONDS = 3600.0
 
 
 def images(
@@ -82,7 +83,7 @@ def _fetch_wheels(folder: Path) -> None:
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     for words in (["--require-hashes", "-r", str(REQUIREMENTS)], [uv]):
         command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        finished = run([*command, *words], timeout=SECONDS, cwd=folder)
+        finished = run([*command, *words], timeout=limit("bundle"), cwd=folder)
         if finished.status != 0:
             raise EngineError(f"pip could not download the wheels: {finished.output}")
 
@@ -92,11 +93,11 @@ def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
         raise MissingToolError(
             "the command `docker` saves images, and is missing: `invoke setup` brings it"
         )
-    client = connect(SECONDS)
+    client = connect(limit("bundle"))
     tags = [ensure_image(client, target, say) for target in targets]
     client.close()
     say(f"bundle: {len(tags)} image(s)")
-    finished = run(["docker", "save", "--output", str(path), *tags], timeout=SECONDS)
+    finished = run(["docker", "save", "--output", str(path), *tags], timeout=limit("bundle"))
     if finished.status != 0:
         raise EngineError(f"docker save failed: {finished.output}")
 
@@ -131,7 +132,7 @@ def provide(folder: Path, say: Say) -> None:
     if not (folder / IMAGES).exists():
         say("Docker: the bundle has no images; the local engine will be used")
     elif provide_daemon(say):
-        for tag in load_images(folder / IMAGES, SECONDS):
+        for tag in load_images(folder / IMAGES, limit("bundle")):
             say(f"Docker: {tag} loaded")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from toolchains.archive import write_whole
+from toolchains.scratch import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "ziglang")
+VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang")
 
 
 def digest(*parts: Any) -> str:
@@ -59,7 +59,7 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Keep `data` under `key`."""
-        write_whole(self._path(key), hashlib.sha256(data).digest() + data)
+        write_whole(self._path(key), hashlib.sha256(data).digest() + data, durable=False)
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / key

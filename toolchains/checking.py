@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,19 +14,35 @@ import msgspec
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from kernels.whole import Reference
-from toolchains.archive import write_whole
+from toolchains import opinion
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.engines import Engine
-from toolchains.progress import Bar, Progress
-from toolchains.report import Report, Row
+from toolchains.events import Outcome, Work
+from toolchains.limits import limit
+from toolchains.progress import Progress
+from toolchains.report import Report, Row, Status
+from toolchains.scratch import scratch, write_whole
 from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
 Checks = Literal["all", "sample"]
+Guards = Literal["all", "small"]
+GUARDED_FLOPS = 4_000_000
+"""A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
+ENDED: dict[Status, Outcome] = {
+    "pass": "done",
+    "wrong": "failed",
+    "illegal": "failed",
+    "crash": "failed",
+    "timeout": "failed",
+    "skipped": "skipped",
+}
+STORED: dict[Status, Outcome] = {**ENDED, "pass": "cached"}
+"""What the events say of rows: those of checks that ran, and those that stood before."""
 NOT_SAMPLED = "not in the sample that --check sample takes"
 
 
@@ -62,10 +79,11 @@ class Remembered:
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
         return digest(self._surroundings, subject.identity, code, cpu)
 
-    def find(self, subject: Subject, cpu: str) -> Row | None:
-        """The row of a check that passed before."""
+    def find(self, subject: Subject, cpu: str, *, guarded: bool) -> Row | None:
+        """The row of a check that passed before; where it must be `guarded`, of one that was."""
         data = self._store.get(self._key(subject, cpu))
-        return msgspec.json.decode(data, type=Row) if data else None
+        row = msgspec.json.decode(data, type=Row) if data else None
+        return row if row is None or row.guarded or not guarded else None
 
     def keep(self, subject: Subject, row: Row) -> None:
         """Remember the row if the check passed."""
@@ -76,9 +94,10 @@ class Remembered:
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked, and where: the linked library of `plan` lies in `place`.
 
-    `histogram` divides the counted instructions by their mnemonics. Kernels that are not
-    in `only` are skipped, and rows that are `remembered` taken over. `reference` is what a
-    whole network is judged against.
+    It is run in a folder below `build`. `histogram` divides the counted instructions by their
+    mnemonics. Kernels that are not in `only` are skipped, and rows that are `remembered` taken
+    over. `reference` is what a whole network is judged against. `guards` says which are also run on
+    special numbers, with every buffer at a page that must not be touched.
     """
 
     plan: Plan
@@ -86,10 +105,15 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine
     jobs: int
     place: Path
+    build: Path
     histogram: bool = False
     only: Collection[str] | None = None
     remembered: Remembered | None = None
     reference: Reference | None = None
+    guards: Guards = "small"
+
+    def _guarded(self, subject: Subject) -> bool:
+        return self.guards == "all" or subject.flops <= GUARDED_FLOPS
 
     def subjects(self) -> list[Subject]:
         """Every kernel, and the whole network if there is one."""
@@ -104,25 +128,28 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         subjects = self.subjects()
         rows: list[Row] = []
         due = {cpu: self._due(subjects, cpu, rows) for cpu in target.checked_on}
-        folder = self.place / "check"
-        folder.mkdir(exist_ok=True)
-        try:
+        total = sum(map(len, due.values()))
+        with (
+            scratch(self.build, f"check-{plan.library}-{target.name}") as folder,
+            progress.work("check", plan.library, target.name, total) as work,
+        ):
+            for row in rows:
+                work.part(row.kernel, STORED[row.status], detail=f"{row.status} on {row.cpu}")
             for name in ("runner", "counter.so"):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
-            total = sum(map(len, due.values()))
+                if self._guarded(subject):
+                    subject.write_input(folder / f"{subject.name}.special", special=True)
             code = functions(folder / "runner", target) if total else {}
-            with progress.bar(f"{plan.library} for {target.name}: checking", total) as bar:
-                for cpu, waiting in due.items():
-                    if waiting:
-                        rows += self._run(cpu, waiting, code, folder, bar)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for cpu, waiting in due.items():
+                if waiting:
+                    rows += self._run(cpu, waiting, code, folder, work)
         lost = len(subjects) * len(target.checked_on) - len(rows)
         if lost:
             raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
         order = {subject.name: number for number, subject in enumerate(subjects)}
+        rows = opinion.compare(rows)
         rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
         return Report(
             library=plan.library,
@@ -136,7 +163,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         """What is to be run on a processor, the longest first; the other rows are added."""
         waiting = []
         for subject in sorted(subjects, key=lambda subject: -subject.flops):
-            row = self.remembered.find(subject, cpu) if self.remembered else None
+            guarded = self._guarded(subject)
+            row = self.remembered.find(subject, cpu, guarded=guarded) if self.remembered else None
             if row is not None:
                 rows.append(row)
             elif self.only is not None and subject.name not in self.only and not subject.always:
@@ -146,28 +174,79 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         return waiting
 
     def _run(
-        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, bar: Bar
+        self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, work: Work
     ) -> list[Row]:
-        """Run functions on one processor; `code` is what the runner holds."""
+        """Run functions on one processor, and ask another one about what fails; `code` is the runner's."""
+        subjects = {subject.name: subject for subject in waiting}
+
+        def told(row: Row) -> None:
+            if self.remembered:
+                self.remembered.keep(subjects[row.kernel], row)
+            work.part(row.kernel, ENDED[row.status], detail=f"{row.status} on {cpu}")
+
+        rows = self._rows(cpu, waiting, code, folder, work, told)
+        bad = {row.kernel: row for row in rows if opinion.failed(row)}
+        if not bad:
+            return rows
+
+        def ask(kernels: Collection[str], *, other: bool, guards: bool) -> dict[str, Row]:
+            again = [subjects[name] for name in kernels]
+            found = self._rows(cpu, again, code, folder, work, lambda _: None, other=other, guards=guards)
+            return {row.kernel: row for row in found}
+
+        own = {name: _texts(subjects[name], code) for name in bad}
+        settled = opinion.settle(bad, ask, own, today=datetime.now(tz=UTC).date())
+        if self.remembered:
+            for name, row in settled.items():
+                self.remembered.keep(subjects[name], row)
+        return [settled.get(row.kernel, row) for row in rows]
+
+    def _rows(
+        self,
+        cpu: str,
+        waiting: list[Subject],
+        code: dict[str, Function],
+        folder: Path,
+        work: Work,
+        told: Callable[[Row], None],
+        *,
+        other: bool = False,
+        guards: bool = True,
+    ) -> list[Row]:
+        """How functions fared on one processor, `told` as soon as they have ended."""
         rows: list[Row] = []
         target = self.target
         subjects = {subject.name: subject for subject in waiting}
         for name in subjects:
-            (folder / f"{name}.out").unlink(missing_ok=True)
+            for suffix in ("out", "guarded"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
 
         def judged(line: str) -> None:
             if not line.startswith("{"):
+                work.output(line)
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
-            row = _row(subject, target, cpu, ended, folder)
+            row = _row(subject, target, cpu, ended, folder, guarded=guards and self._guarded(subject))
             if ended.blocks is not None:
                 own = [code[symbol] for symbol in subject.symbols]
                 row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
-            if self.remembered:
-                self.remembered.keep(subject, row)
+            told(row)
             rows.append(row)
-            bar.advance(f"{row.kernel} {row.status}")
+
+        def run(subject: Subject) -> Run:
+            name, guarded = subject.name, guards and self._guarded(subject)
+            return Run(
+                kernel=name,
+                input=f"{name}.in",
+                output=f"{name}.out",
+                timeout=limit("check") + (3 if guarded else 1) * subject.flops / 2e6,
+                guarded=(f"{name}.special", f"{name}.guarded") if guarded else None,
+                code=(
+                    min(code[symbol].start for symbol in subject.symbols),
+                    max(code[symbol].end for symbol in subject.symbols),
+                ),
+            )
 
         request = EmulateRequest(
             target=target,
@@ -175,24 +254,17 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             runner="runner",
             counter="counter.so",
             jobs=self.jobs,
-            runs=tuple(
-                Run(
-                    kernel=subject.name,
-                    input=f"{subject.name}.in",
-                    output=f"{subject.name}.out",
-                    timeout=60 + subject.flops / 2e6,
-                    code=(
-                        min(code[symbol].start for symbol in subject.symbols),
-                        max(code[symbol].end for symbol in subject.symbols),
-                    ),
-                )
-                for subject in waiting
-            ),
+            runs=tuple(map(run, waiting)),
+            other=other,
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
-        self.engine.run("toolchains.emulate", path, target, on_line=judged)
+        work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
+
+
+def _texts(subject: Subject, code: dict[str, Function]) -> list[str]:
+    return [text for symbol in subject.symbols for text in code[symbol].texts]
 
 
 def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
@@ -206,7 +278,7 @@ def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
     )
 
 
-def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path) -> Row:
+def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path, *, guarded: bool) -> Row:
     row = Row(
         kernel=subject.name,
         target=target.name,
@@ -216,10 +288,16 @@ def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path)
         emulator=ended.emulator,
         insns_reason=ended.uncounted,
         vector_bits=ended.vector_bits or None,
+        guarded=guarded and ended.outcome == "ran",
     )
     if ended.outcome != "ran":
         return row
     verdict = subject.judge((folder / f"{subject.name}.out").read_bytes())
+    if verdict.passed and guarded:
+        special = subject.judge((folder / f"{subject.name}.guarded").read_bytes(), special=True)
+        if not special.passed:
+            reason = f"with special numbers among its inputs: {special.reason}"
+            verdict = msgspec.structs.replace(special, reason=reason)
     return msgspec.structs.replace(
         row,
         status="pass" if verdict.passed else "wrong",

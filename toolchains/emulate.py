@@ -16,16 +16,24 @@ from typing import Literal
 
 import msgspec
 
-from toolchains.emulators import PROBE_SECONDS, find_emulator
+from kernels.errors import KILLED, KernfitError, ResourceError
+from toolchains import processor
+from toolchains.emulators import Emulator, find_emulator, find_other_emulator
+from toolchains.limits import limit
+from toolchains.native import features
 from toolchains.process import run
 from toolchains.target import NATIVE, Native, Target
 
+FORBIDDEN = 7
+"""The runner's status where a kernel touched a page beside a buffer; it says which."""
 RUNNER_FAULTS = {
     2: "the runner does not know this kernel",
     3: "the runner could not read its input or write its output",
     4: "the kernel did not return 0",
     5: "the kernel wrote outside its buffers",
     6: "the kernel did not refuse a null pointer",
+    8: "the kernel's result depends on where its buffers lie",
+    9: "the system takes no pages away, so nothing can be guarded",
 }
 
 Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
@@ -34,7 +42,9 @@ Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of one kernel; files are relative to the request's folder.
 
-    `code` is where the kernel's function begins and ends in the runner.
+    `code` is where the kernel's function begins and ends in the runner. With a `guarded` pair of
+    input and output it is called twice more, every buffer at a page that it must not touch, on
+    either side.
     """
 
     kernel: str
@@ -42,12 +52,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: str
     timeout: float
     code: tuple[int, int]
+    guarded: tuple[str, str] | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The runner's."""
+        words = [self.kernel, self.input, self.output]
+        return ["guard", *words, *self.guarded] if self.guarded else words
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All runs of one library on one processor: a name of QEMU's, or `native`.
 
-    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder.
+    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder. With
+    `other` it is asked for a second opinion: of another QEMU, or of this machine itself.
     """
 
     target: Target
@@ -56,6 +74,7 @@ class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     counter: str
     runs: tuple[Run, ...]
     jobs: int
+    other: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +106,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def emulate(request: EmulateRequest, folder: Path) -> None:
     """Run everything that the request names, `jobs` at once, and print how each ended."""
-    machine = find_machine(request.target, request.cpu)
+    find = find_other_machine if request.other else find_machine
+    machine = find(request.target, request.cpu)
     if not machine.reason:
         machine = _probed(machine, request, folder)
     if machine.reason:
@@ -118,6 +138,20 @@ def find_machine(target: Target, cpu: str) -> Machine:
         wanted = ".".join(map(str, target.qemu.minimum))
         reason = f"{emulator.name} is older than {wanted}, which this target needs"
         return Machine(name=emulator.name, reason=reason)
+    return _emulated(emulator, cpu)
+
+
+def find_other_machine(target: Target, cpu: str) -> Machine:
+    """What else runs the target's code here: a QEMU of another version, or this machine itself."""
+    emulator = find_other_emulator(target.qemu)
+    if emulator is not None and cpu != NATIVE:
+        return _emulated(emulator, cpu)
+    if cpu == NATIVE or _native(target.native).reason:
+        return Machine(reason=f"nothing else here runs code for {target.name}")
+    return _native(target.native)
+
+
+def _emulated(emulator: Emulator, cpu: str) -> Machine:
     return Machine(
         command=(str(emulator.path), "-cpu", cpu),
         name=emulator.name,
@@ -131,15 +165,10 @@ def _native(native: Native | None) -> Machine:
     here = platform.machine()
     if here != native.machine:
         return Machine(reason=f"this machine is {here}, not {native.machine}")
-    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", information, re.MULTILINE)
-    missing = set(native.flags) - set(found[1].split() if found else ())
+    missing = set(native.flags) - features()
     if missing:
         return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
-    model = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
-    return Machine(
-        name=model[1] if model else here, uncounted="it ran on the processor itself, which counts nothing"
-    )
+    return Machine(name=processor.here(), uncounted="it ran on the processor itself, which counts nothing")
 
 
 def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
@@ -147,14 +176,14 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     vectors = request.target.cpu.scalable
     words = ["vector"] if vectors else []
     runner = str(folder / request.runner)
-    finished = run([*machine.command, runner, *words], timeout=PROBE_SECONDS, cwd=folder)
+    finished = run([*machine.command, runner, *words], timeout=limit("probe"), cwd=folder, own_group=False)
     if finished.status != 0:
         last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
     if not machine.uncounted:
         counted = [*machine.command, *_plugin(request, folder, (0, 0), folder / "none"), runner]
-        loaded = run(counted, timeout=PROBE_SECONDS, cwd=folder)
+        loaded = run(counted, timeout=limit("probe"), cwd=folder, own_group=False)
         if loaded.status != 0:
             last = loaded.output.splitlines()[-1:] or [f"status {loaded.status}"]
             uncounted = f"{machine.name} does not load the counter: {last[0]}"
@@ -178,8 +207,7 @@ def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: P
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
     plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
-    runner = [str(folder / request.runner), each.kernel, each.input, each.output]
-    command = [*machine.command, *plugin, *runner]
+    command = [*machine.command, *plugin, str(folder / request.runner), *each.words]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
     reason = ""
@@ -187,9 +215,13 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         outcome, reason = "timeout", f"no result after {each.timeout:.0f} s"
     elif finished.status == -signal.SIGILL:
         outcome, reason = "illegal", "an instruction that this CPU does not have"
+    elif finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(machine.name))
     elif finished.status < 0:
         outcome, reason = "crash", signal.Signals(-finished.status).name
-    elif finished.status in (4, 5, 6):
+    elif finished.status == FORBIDDEN:
+        outcome, reason = "crash", f"read or wrote outside {finished.output}"
+    elif finished.status in (4, 5, 6, 8):
         outcome, reason = "wrong", RUNNER_FAULTS[finished.status]
     elif finished.status:
         reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")
@@ -224,4 +256,8 @@ def _print(ended: Ended) -> None:
 
 if __name__ == "__main__":
     location = Path(sys.argv[1])
-    emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    try:
+        emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+    except KernfitError as error:
+        print(f"error: {error}", flush=True)
+        raise SystemExit(error.status) from error

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.target import Qemu
-
-PROBE_SECONDS = 30.0
 
 
 class Emulator(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +39,19 @@ def find_emulator(qemu: Qemu) -> Emulator | None:
 
     Without one that is new enough, the first there is; None if there is none at all.
     """
+    return next(iter(_ordered(qemu)), None)
+
+
+def find_other_emulator(qemu: Qemu) -> Emulator | None:
+    """One of another version than that which `find_emulator` gives, and new enough too."""
+    found = _ordered(qemu)
+    others = (each for each in found if each.version != found[0].version)
+    return next((each for each in others if each.version[:2] >= qemu.minimum), None)
+
+
+def _ordered(qemu: Qemu) -> list[Emulator]:
     found = [_examined(path) for path in _installed(qemu.binary)]
-    new_enough = [each for each in found if each.version[:2] >= qemu.minimum]
-    counting = [each for each in new_enough if each.loads_plugins]
-    return next(iter((*counting, *new_enough, *found)), None)
+    return sorted(found, key=lambda each: (each.version[:2] < qemu.minimum, not each.loads_plugins))
 
 
 def _installed(binary: str) -> Iterator[Path]:
@@ -57,10 +65,10 @@ def _installed(binary: str) -> Iterator[Path]:
 
 @cache
 def _examined(path: Path) -> Emulator:
-    told = run([str(path), "--version"], timeout=PROBE_SECONDS).output
+    told = run([str(path), "--version"], timeout=limit("probe")).output
     number = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", told)
     words: list[str] = []
-    run([str(path), "--help"], timeout=PROBE_SECONDS, on_line=words.append)
+    run([str(path), "--help"], timeout=limit("probe"), on_line=words.append)
     return Emulator(
         path=path,
         version=(int(number[1]), int(number[2]), int(number[3] or 0)) if number else (0, 0, 0),

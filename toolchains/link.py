@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,15 +20,15 @@ import msgspec
 
 from kernels.codegen.driver import run_symbol, weights_symbol
 from kernels.codegen.request import read_request
-from kernels.errors import EngineError, KernfitError, MissingToolError
+from kernels.errors import KILLED, EngineError, KernfitError, MissingToolError, ResourceError
 from kernels.plan import Plan
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.table import runner_table
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
 SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
-TIMEOUT = 600.0
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,7 +160,9 @@ def zig_environment() -> dict[str, str]:
 
 
 def _tool(command: Sequence[str], folder: Path) -> None:
-    finished = run(command, timeout=TIMEOUT, cwd=folder, env=zig_environment())
+    finished = run(command, timeout=limit("tool"), cwd=folder, env=zig_environment(), own_group=False)
+    if finished.status == -signal.SIGKILL:
+        raise ResourceError(KILLED.format(Path(command[0]).name))
     if finished.status != 0:
         words = " ".join(Path(word).name for word in command[:4])
         raise EngineError(f"`{words} ...` failed with status {finished.status}: {finished.output}")

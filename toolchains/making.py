@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.codegen.header import header
 from kernels.codegen.package import package_files
 from kernels.codegen.request import Request
-from kernels.errors import EngineError
+from kernels.errors import EngineError, InputError
 from kernels.graph.network import plan_network
 from kernels.graph.planning import plan as make_plan
 from kernels.graph.weights import packed_weights
@@ -23,14 +23,15 @@ from kernels.manifest import Manifest, Measured, manifest_of
 from kernels.plan import Kernel, Plan, WeightsMode
 from kernels.program import Model, Network
 from kernels.tuning import read_records
-from toolchains.archive import write_whole
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
-from toolchains.checking import Checks
+from toolchains.checking import Checks, Guards
 from toolchains.engines import Engine
 from toolchains.inspection import measure
+from toolchains.interruption import threads
 from toolchains.link import LinkRequest
 from toolchains.objects import data_object
 from toolchains.progress import Progress
+from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -48,7 +49,8 @@ SUFFIXES = (".o", ".frame.o")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to build: engine, number of parallel jobs, where archives go, where the rest.
 
-    Of the checks, all are made, or those of a sample (`checking.sample`). `records` are
+    Of the checks, all are made, or those of a sample (`checking.sample`); `guards` says which
+    kernels are run between pages that must not be touched. `records` are
     folders of records of tuning that go before those that ship. `winograd` allows algorithms
     that are faster and less accurate. `weights` says where those of
     networks are, whose arena may be `max_arena` bytes, if that is given.
@@ -59,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     build: Path = ROOT / "build"
     checks: Checks = "all"
+    guards: Guards = "small"
     records: tuple[Path, ...] = ()
     winograd: bool = False
     weights: WeightsMode = "embed"
@@ -83,26 +86,28 @@ def make(
     plan: Plan,
     target: Target,
     options: Options,
-    work: Path,
+    place: Path,
     progress: Progress,
     network: Network | None = None,
 ) -> Manifest:
-    """Fill the folder `work` with the library and the runner of a plan, and describe them.
+    """Fill the folder `place` with the library and the runner of a plan, and describe them.
 
     `network` is what the plan is of, where it is of one: its constants become the weights.
     """
     title = f"{plan.library} for {target.name}"
     progress.step(f"{title}: {len(plan.kernels)} kernels, engine {options.engine.name}")
-    options.engine.prepare(target, progress.detail)
-    _compile(plan, target, options, work, progress)
+    with progress.work("image", plan.library, target.name) as work:
+        options.engine.prepare(target, work.output)
+    _compile(plan, target, options, place, progress)
     weights_sha256 = ""
     if network is not None and plan.network is not None and plan.network.weights:
-        weights_sha256 = _weigh(plan, network, target, work)
-    manifest = _describe(plan, target, work, weights_sha256)
+        weights_sha256 = _weigh(plan, network, target, place)
+    manifest = _describe(plan, target, place, weights_sha256)
     progress.step(f"{title}: linking")
     request = LinkRequest(plan=plan, target=target, compiler=options.engine.compiler)
-    path = write_json(work / "link.json", request)
-    options.engine.run("toolchains.link", path, target)
+    path = write_json(place / "link.json", request)
+    with progress.work("link", plan.library, target.name) as work:
+        work.held(options.engine.run("toolchains.link", path, target, on_line=work.output))
     path.unlink()
     return manifest
 
@@ -113,8 +118,8 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-def _compile(plan: Plan, target: Target, options: Options, work: Path, progress: Progress) -> None:
-    """Fill `work` with all objects of the library's code, from the cache or by code generation."""
+def _compile(plan: Plan, target: Target, options: Options, place: Path, progress: Progress) -> None:
+    """Fill `place` with all objects of the library's code, from the cache or by code generation."""
     store = Store(options.build / "cache" / "objects")
     keys = {kernel.symbol: _key(kernel, target) for kernel in plan.kernels}
     kernels = {kernel.symbol: kernel for kernel in plan.kernels}
@@ -123,20 +128,23 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
     if plan.network is not None:
         keys[driver] = _key(plan, target)
         names[driver] = "run"
-    missing = [symbol for symbol, key in keys.items() if not _fetch(store, key, symbol, work)]
+    missing = [symbol for symbol, key in keys.items() if not _fetch(store, key, symbol, place)]
     if not missing:
         progress.step(f"{plan.library} for {target.name}: all {len(plan.kernels)} kernels were cached")
-        return
-    count = max(1, min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS)))
+    count = min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS))
 
-    with progress.bar(f"{plan.library} for {target.name}: compiling", len(missing)) as bar:
+    with progress.work("compile", plan.library, target.name, len(missing)) as work:
+        for symbol in keys.keys() - set(missing):
+            work.part(names[symbol], "cached", size=(place / f"{symbol}.o").stat().st_size)
 
         def finished(line: str) -> None:
-            if line in names:
-                for suffix in SUFFIXES:
-                    data = (work / f"{line}{suffix}").read_bytes()
-                    store.put(digest(keys[line], suffix), data)
-                bar.advance(names[line])
+            if line not in names:
+                work.output(line)
+                return
+            for suffix in SUFFIXES:
+                data = (place / f"{line}{suffix}").read_bytes()
+                store.put(digest(keys[line], suffix), data)
+            work.part(names[line], size=(place / f"{line}.o").stat().st_size)
 
         def generate(number: int) -> None:
             share = missing[number::count]
@@ -146,14 +154,33 @@ def _compile(plan: Plan, target: Target, options: Options, work: Path, progress:
                 driver=plan if driver in share else None,
                 out=".",
             )
-            path = write_json(work / f"codegen{number}.json", request)
-            options.engine.run("kernels.codegen", path, target, on_line=finished)
+            path = write_json(place / f"codegen{number}.json", request)
+            with _naming_nodes(plan):
+                work.held(options.engine.run("kernels.codegen", path, target, on_line=finished))
             path.unlink()
 
-        parallel(generate, range(count), options.engine.close)
-    lost = [names[symbol] for symbol in missing if not (work / f"{symbol}.o").is_file()]
-    if lost:
-        raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
+        with threads(count, lambda: None) as pool:
+            for each in [pool.submit(generate, number) for number in range(count)]:
+                each.result()
+        lost = [names[symbol] for symbol in missing if not (place / f"{symbol}.o").is_file()]
+        if lost:
+            raise EngineError(f"code generation ended without an object for {', '.join(lost)}")
+
+
+@contextmanager
+def _naming_nodes(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_of_node(plan, str(error))) from error
+
+
+def _of_node(plan: Plan, told: str) -> str:
+    """What code generation says of a kernel, about the node that it is of."""
+    symbol, _, why = told.partition(": ")
+    calls = plan.network.calls if plan.network else ()
+    nodes = [call.node for call in calls if plan.kernel(call.kernel).symbol == symbol]
+    return f"{plan.library}: node '{nodes[0]}': {why}" if nodes else f"{plan.library}: {told}"
 
 
 def _key(part: Kernel | Plan, target: Target) -> str:
@@ -167,19 +194,6 @@ def _fetch(store: Store, key: str, symbol: str, work: Path) -> bool:
             return False
         (work / f"{symbol}{suffix}").write_bytes(data)
     return True
-
-
-def parallel(function: Callable[[Any], None], items: Any, stop: Callable[[], None]) -> None:
-    """Call the function on every item at once; after a failure, `stop` ends the others."""
-    with ThreadPoolExecutor(max(1, len(items))) as pool:
-        pending = [pool.submit(function, item) for item in items]
-        try:
-            for each in pending:
-                each.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop()
-            raise
 
 
 def _weigh(plan: Plan, network: Network, target: Target, work: Path) -> str:

@@ -12,19 +12,19 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import EngineError, MissingToolError
-from toolchains.archive import write_whole
 from toolchains.cache import ROOT
 from toolchains.engines.image import connect
 from toolchains.engines.pinned import PINS, ImagePins, image_pins, wheels_of, write_pins
 from toolchains.engines.renewing import renewed
+from toolchains.limits import limit
 from toolchains.process import run
+from toolchains.scratch import write_whole
 
 PROJECT = ROOT / "pyproject.toml"
 REQUIREMENTS = ROOT / ".ci" / "requirements.txt"
 HELD = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1", "atheris": "3.0.0"}
 """Versions that are chosen by hand, and why: see pyproject.toml."""
 LIST = re.compile(r"constraint-dependencies = \[\n(.*?)\]\n", re.DOTALL)
-TIMEOUT = 600.0
 
 
 def pinned(text: str) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _uv(*words: str) -> str:
     if tool is None:
         raise MissingToolError("uv is missing; run this task through `uv run`")
     lines: list[str] = []
-    finished = run([tool, "--quiet", *words], timeout=TIMEOUT, cwd=ROOT, on_line=lines.append)
+    finished = run([tool, "--quiet", *words], timeout=limit("install"), cwd=ROOT, on_line=lines.append)
     if finished.status != 0:
         raise EngineError(f"uv {words[0]} failed: {finished.output}")
     return "\n".join(lines)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,37 +15,46 @@ from kernels.manifest import Manifest
 from kernels.models import read_model
 from kernels.models.oracle import Composition, Oracle
 from kernels.plan import Plan
-from kernels.program import Model, Network
-from toolchains.archive import file_sha256, make_archive, write_whole
+from kernels.program import Model, Network, program_of
+from toolchains.archive import file_sha256, make_archive
 from toolchains.cache import ROOT, Store, code_digest, digest, versions
 from toolchains.checking import Checking, Remembered, sample
+from toolchains.events import Event, Work
 from toolchains.inspection import inspect_library, inspect_runs
 from toolchains.making import VERSION, Options, make, members, write_json
 from toolchains.progress import Progress
 from toolchains.report import Report
+from toolchains.scratch import alone, exchange, scratch, write_whole
 from toolchains.target import Target
 
+STAMP = "stamp.json"
 REFERENCE = "reference.npz"
 """What a whole network was judged against, in its build folder."""
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What a build left: the archive, its hash, what it holds, and how its checks went."""
+    """What a build left: the archive, its hash, what it holds, how its checks went; and its last event."""
 
     target: str
     archive: Path
     sha256: str
     manifest: Manifest
     report: Report
-    cached: bool
-    seconds: float
+    ended: Event | None = None
+
+    @property
+    def cached(self) -> bool:
+        """Whether all of it was taken from the last time."""
+        return self.ended is not None and self.ended.outcome == "cached"
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished build was made from, and the hash of its archive."""
+    """What a build was made from; the hashes of its archive, if it has one, its report, and its files."""
 
     key: str
     sha256: str
+    report: str
+    files: dict[str, str]
 
 
 def build(
@@ -60,12 +66,39 @@ def build(
 ) -> Built:
     """Generate, compile, link, check and archive one library for one target.
 
-    A build whose inputs have not changed is taken from the last time. A failed check is
-    in the report, and the archive is then not written. The `oracle` says what a whole
-    network is judged against; without one that is composed of the operators' own references.
+    A build whose inputs have not changed is taken from the last time, or from another process
+    that is at it. A failed check is in the report, and the archive is then not written. The
+    `oracle` says what a whole network is judged against; without one that is composed of the
+    operators' own references.
     """
-    started = time.monotonic()
-    plan = options.plan(model, target)
+    name = program_of(model).name
+    with progress.work("build", name, target.name) as work:
+        plan = options.plan(model, target)
+
+        def waiting() -> None:
+            progress.say(f"{name} for {target.name}: another kernfit is at it: waiting for its result")
+
+        with alone(options.build, f"{target.name}-{name}", waiting):
+            built = _build(model, plan, target, options, progress, oracle or Composition(), work)
+        report = built.report
+        if report.failed() or report.broken():
+            work.outcome = "failed"
+        elif report.skipped():
+            work.outcome = "skipped"
+        passed = sum(row.status == "pass" for row in report.rows)
+        work.detail = f"{passed} of {len(report.rows)} checks passed"
+    return msgspec.structs.replace(built, ended=work.ended)
+
+
+def _build(
+    model: Model,
+    plan: Plan,
+    target: Target,
+    options: Options,
+    progress: Progress,
+    oracle: Oracle,
+    work: Work,
+) -> Built:
     network = model if isinstance(model, Network) else None
     surroundings = (
         target,
@@ -73,44 +106,38 @@ def build(
         versions(),
         options.engine.identity(target),
     )
-    oracle = oracle or Composition()
-    key = digest(plan, *surroundings, oracle.identity if network else "")
+    key = digest(plan, *surroundings, oracle.identity if network else "", options.guards)
     place = options.build / target.name / plan.library
     archive = options.out / f"{plan.library}-{VERSION}-{target.name}.tar.gz"
     report_path = archive.with_name(archive.name.removesuffix(".tar.gz") + ".report.json")
     last = _last(place, key, archive, report_path)
     if last is not None:
-        manifest, report = last
-        return Built(
-            target=target.name,
-            archive=archive,
-            sha256=file_sha256(archive),
-            cached=True,
-            manifest=manifest,
-            report=report,
-            seconds=time.monotonic() - started,
-        )
+        work.outcome = "cached"
+        manifest, report, sha256 = last
+        return Built(target=target.name, archive=archive, sha256=sha256, manifest=manifest, report=report)
 
-    with _scratch(place) as work:
-        manifest = make(plan, target, options, work, progress, network)
-        write_whole(work / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
+    with scratch(options.build, f"{plan.library}-{target.name}") as folder:
+        manifest = make(plan, target, options, folder, progress, network)
+        write_whole(folder / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
         reference = None
         if network is not None:
             reference = oracle.ask(network)
-            whole.save(reference, work / REFERENCE)
+            whole.save(reference, folder / REFERENCE)
         checking = Checking(
             plan=plan,
             target=target,
             engine=options.engine,
             jobs=options.jobs,
-            place=work,
+            place=folder,
+            build=options.build,
             only=sample(plan) if options.checks == "sample" else None,
-            remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), work),
+            remembered=Remembered(Store(options.build / "cache" / "checks"), digest(*surroundings), folder),
             reference=reference,
+            guards=options.guards,
         )
         report = checking.run(progress)
         inspections = (
-            *inspect_library(work, manifest, target, (ROOT, work.resolve())),
+            *inspect_library(folder, manifest, target, (ROOT, folder.resolve())),
             *inspect_runs(report.rows, manifest, target),
         )
         report = msgspec.structs.replace(report, inspections=inspections)
@@ -119,21 +146,20 @@ def build(
             sha256 = make_archive(
                 archive,
                 archive.name.removesuffix(".tar.gz"),
-                {name: work / name for name in members(plan)},
+                {name: folder / name for name in members(plan)},
             )
-            if not report.skipped():
-                write_json(work / "stamp.json", Stamp(key=key, sha256=sha256))
-        write_whole(report_path, msgspec.json.format(msgspec.json.encode(report), indent=1))
-        _replace(work, place)
-    return Built(
-        target=target.name,
-        archive=archive,
-        sha256=sha256,
-        cached=False,
-        manifest=manifest,
-        report=report,
-        seconds=time.monotonic() - started,
-    )
+            work.bytes = archive.stat().st_size
+        text = msgspec.json.format(msgspec.json.encode(report), indent=1)
+        stamp = Stamp(
+            key=key,
+            sha256="" if report.skipped() else sha256,
+            report=hashlib.sha256(text).hexdigest(),
+            files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+        )
+        write_json(folder / STAMP, stamp)
+        write_whole(report_path, text)
+        exchange(folder, place)
+    return Built(target=target.name, archive=archive, sha256=sha256, manifest=manifest, report=report)
 
 
 def bring(path: Path, dims: Mapping[str, int] | None = None) -> Model:
@@ -142,58 +168,69 @@ def bring(path: Path, dims: Mapping[str, int] | None = None) -> Model:
     return optimise(model) if isinstance(model, Network) else model
 
 
-def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report] | None:
+def _last(place: Path, key: str, archive: Path, report: Path) -> tuple[Manifest, Report, str] | None:
+    """What the last build left, if it was made from the same, was whole, and still is."""
     try:
-        stamp = msgspec.json.decode((place / "stamp.json").read_bytes(), type=Stamp)
-        if stamp.key != key or file_sha256(archive) != stamp.sha256:
+        stamp = msgspec.json.decode((place / STAMP).read_bytes(), type=Stamp)
+        if stamp.key != key or not stamp.sha256 or file_sha256(archive) != stamp.sha256:
+            return None
+        if file_sha256(report) != stamp.report or _damaged(place, stamp):
             return None
         manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
-        return manifest, msgspec.json.decode(report.read_bytes(), type=Report)
+        return manifest, msgspec.json.decode(report.read_bytes(), type=Report), stamp.sha256
     except (OSError, msgspec.DecodeError):
         return None
 
 
-@contextmanager
-def _scratch(place: Path) -> Iterator[Path]:
-    """A folder beside `place` that vanishes unless it was renamed away."""
-    work = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _replace(work: Path, place: Path) -> None:
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    if place.exists():
-        place.rename(old)
-    work.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+def _damaged(place: Path, stamp: Stamp) -> list[str]:
+    """Files of a build folder that are not as they were when the build ended."""
+    return [
+        name
+        for name, sha256 in stamp.files.items()
+        if not (place / name).is_file() or file_sha256(place / name) != sha256
+    ]
 
 
 def check_again(
     model: Model, target: Target, options: Options, progress: Progress, *, histogram: bool = False
 ) -> Report:
     """Run the checks of the library that is already in the build folder."""
-    name = (model.program if isinstance(model, Network) else model).name
+    name = program_of(model).name
     place = options.build / target.name / name
+
+    def waiting() -> None:
+        progress.say(f"{name} for {target.name}: another kernfit is at it: waiting for it")
+
+    with alone(options.build, f"{target.name}-{name}", waiting):
+        return _check_again(name, place, target, options, progress, histogram=histogram)
+
+
+def _check_again(
+    name: str, place: Path, target: Target, options: Options, progress: Progress, *, histogram: bool
+) -> Report:
     try:
+        stamp = msgspec.json.decode((place / STAMP).read_bytes(), type=Stamp)
         plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
         reference = whole.load(place / REFERENCE) if plan.network else None
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise InputError(
             f"nothing to check: {name} for {target.name} has not been built; run `invoke build`"
         ) from error
-    options.engine.prepare(target, progress.detail)
+    if damaged := _damaged(place, stamp):
+        raise InputError(
+            f"{place / damaged[0]} is not as it was built; run `invoke build`, which makes it again"
+        )
+    with progress.work("image", name, target.name) as work:
+        options.engine.prepare(target, work.output)
     checking = Checking(
         plan=plan,
         target=target,
         engine=options.engine,
         jobs=options.jobs,
         place=place,
+        build=options.build,
         histogram=histogram,
         reference=reference,
+        guards=options.guards,
     )
     return checking.run(progress)

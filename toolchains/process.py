@@ -16,7 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 KEPT_LINES = 40
-GRACE_SECONDS = 1.0
+GRACE_SECONDS = 0.5
 
 
 _live: set[subprocess.Popen[bytes]] = set()
@@ -45,8 +45,9 @@ def run(
 
     Its standard input is empty unless it is a file; where its standard output is one, only
     what it says on standard error is given. On a time-out, an interruption or any other
-    exception its whole process group is ended: first asked, then killed. Without a group of
-    its own it ends with ours, and on a time-out alone.
+    exception its whole process group is ended: first asked, then killed; what is left of the
+    group once the child has ended is killed too. Without a group of its own it ends with ours,
+    and on a time-out alone.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
@@ -69,6 +70,8 @@ def run(
                 _end(child)
             else:
                 child.kill()
+        elif own_group:
+            _kill_group(child)
         _live.discard(child)
     return Finished(status=child.wait(), output="\n".join(lines), timed_out=timed_out)
 
@@ -114,15 +117,23 @@ def _take(raw: bytes, lines: deque[str], on_line: Callable[[str], None] | None) 
         on_line(line)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child's group to end, and kill what is left of it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(GRACE_SECONDS)
+def _end(*children: subprocess.Popen[bytes]) -> None:
+    """Ask the children's groups to end, all at once, and kill what is left of them."""
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, deadline - time.monotonic()))
+        _kill_group(child)
+    for child in children:
+        child.wait()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 class Companion:
@@ -173,5 +184,4 @@ class Companion:
 
 def end_all() -> None:
     """End the children that other threads wait for; those threads then see a signal."""
-    for child in list(_live):
-        _end(child)
+    _end(*_live)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from toolchains.events import Event, Journal, Outcome, Step, Work
+
+TITLES = {"compile": "compiling", "check": "checking"}
+"""What bars call the steps."""
 PLAIN_SECONDS = 10.0
 """Off a terminal, a bar prints a line this often, and at its end."""
 
@@ -24,6 +29,12 @@ MARKS: dict[State, str] = {
     "passed": "[green]✓[/]",
     "skipped": "[yellow]○[/]",
     "failed": "[red]✗[/]",
+}
+STATES: dict[Outcome, State] = {
+    "done": "passed",
+    "cached": "passed",
+    "skipped": "skipped",
+    "failed": "failed",
 }
 
 
@@ -58,20 +69,23 @@ class Board:
     def __init__(self, progress: Progress, rows: Sequence[str], columns: Sequence[str], total: int) -> None:
         """All of them wait."""
         self._progress, self._rows, self._columns, self._total = progress, rows, columns, total
+        self.many = total > 1
         self._states: dict[tuple[str, str], State] = {}
         self._done = 0
 
-    def begin(self, row: str, column: str) -> None:
-        """One has begun."""
-        self._states[row, column] = "running"
-
-    def end(self, row: str, column: str, state: State, detail: str) -> None:
-        """One has ended; a line says how."""
-        self._states[row, column] = state
-        self._done += 1
-        self._progress.say(
-            f"[bold]{self._done}/{self._total}[/bold]  {MARKS[state]} {row} for {column}: {detail}"
-        )
+    def take(self, event: Event) -> None:
+        """Show that a build has begun; or that it has ended, of which a line says how."""
+        if event.step != "build":
+            return
+        state = STATES[event.outcome] if event.outcome else "running"
+        self._states[event.library, event.target] = state
+        if event.kind == "end":
+            self._done += 1
+            took = "cached" if event.outcome == "cached" else f"{event.seconds or 0.0:.0f} s"
+            self._progress.say(
+                f"[bold]{self._done}/{self._total}[/bold]  {MARKS[state]} {event.library} for "
+                f"{event.target}: {escape(event.detail)}, {took}"
+            )
 
     def __rich__(self) -> Table:
         """The table as it is now."""
@@ -86,13 +100,17 @@ class Board:
 
 
 class Progress:
-    """Where a task tells what it does; on standard error, so that output can be piped.
+    """Where a task tells what it does: in events, and on standard error, so that output can be piped.
 
     Several threads may use one.
     """
 
-    def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
-        """`verbose` also shows what tools print, `quiet` nothing."""
+    def __init__(
+        self, *, verbose: bool = False, quiet: bool = False, journal: Journal | None = None
+    ) -> None:
+        """`verbose` also shows what tools print, `quiet` nothing; the journal has a log, or none."""
+        self.journal = journal or Journal()
+        self.journal.listen(self._take)
         self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._verbose = verbose
         self._started = time.monotonic()
@@ -105,6 +123,7 @@ class Progress:
             TextColumn("{task.fields[what]}"),
         )
         self._board: Board | None = None
+        self._open: dict[tuple[str, str, str], Bar] = {}
         self._live: Live | None = None
         self._users = 0
 
@@ -114,13 +133,36 @@ class Progress:
 
     def step(self, line: str) -> None:
         """A step of one build, which would be a line too many where a board shows many."""
-        if self._board is None or self._verbose:
+        if self._board is None or not self._board.many or self._verbose:
             self.say(line)
 
     def detail(self, line: str) -> None:
         """A line of a tool's output."""
         if self._verbose:
             self._console.print(f"          {line}", style="dim", markup=False, soft_wrap=True)
+
+    def _take(self, event: Event) -> None:
+        """Show an event where there is a place for it."""
+        if event.kind == "output":
+            self.detail(event.detail)
+        elif event.kernel and event.outcome != "cached":
+            bar = self._open.get((event.step, event.library, event.target))
+            if bar is not None:
+                bar.advance(f"{event.kernel} {event.detail}".rstrip())
+        elif self._board is not None:
+            self._board.take(event)
+
+    @contextmanager
+    def work(self, step: Step, library: str, target: str, total: int = 0) -> Iterator[Work]:
+        """A step; with a bar, if it has several parts that are not cached."""
+        with ExitStack() as stack:
+            if total:
+                title = f"{library} for {target}: {TITLES[step]}"
+                self._open[step, library, target] = stack.enter_context(self.bar(title, total))
+            try:
+                yield stack.enter_context(self.journal.work(step, library, target))
+            finally:
+                self._open.pop((step, library, target), None)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
@@ -133,13 +175,12 @@ class Progress:
                 bar.close()
 
     @contextmanager
-    def board(self, rows: Sequence[str], columns: Sequence[str], total: int) -> Iterator[Board]:
+    def board(self, rows: Sequence[str], columns: Sequence[str], total: int) -> Iterator[None]:
         """A board for `total` builds, shown above the bars if there is more than one."""
-        board = Board(self, rows, columns, total)
-        self._board = board if total > 1 else None
+        self._board = Board(self, rows, columns, total)
         with self._shown():
             try:
-                yield board
+                yield
             finally:
                 self._board = None
 
@@ -169,4 +210,4 @@ class Progress:
                     self._live = None
 
     def _picture(self) -> Group:
-        return Group(*([self._board] if self._board else []), self._bars)
+        return Group(*([self._board] if self._board and self._board.many else []), self._bars)

@@ -18,12 +18,11 @@ import msgspec
 from kernels.errors import EngineError
 from toolchains.cache import versions
 from toolchains.emulators import cache_folder, find_emulator
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.target import Target, all_targets
 
 Say = Callable[[str], None]
-INSTALL_SECONDS = 1200.0
-DAEMON_SECONDS = 60.0
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 """Bits of linux/include/uapi/linux/capability.h; a Docker engine cannot run without either."""
 
@@ -112,9 +111,10 @@ def docker_version() -> tuple[str, str]:
 
 
 def provide(say: Say) -> None:
-    """Bring QEMU, ssh, and where it can run a Docker engine; say what was done and left out."""
+    """Bring QEMU, ssh, minisign, and where it can run a Docker engine; say what was done and left out."""
     provide_emulators(say)
     _provide_ssh(say)
+    _provide_minisign(say)
     if provide_daemon(say):
         _provide_bootstrap(say)
 
@@ -169,12 +169,12 @@ def fetch_emulators(folder: Path) -> str:
         for part in ("lists/partial", "cache/archives/partial"):
             (Path(state) / part).mkdir(parents=True)
         options = ["-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]
-        updated = run(["apt-get", *options, "-q", "update"], timeout=INSTALL_SECONDS, cwd=folder)
+        updated = run(["apt-get", *options, "-q", "update"], timeout=limit("install"), cwd=folder)
         if updated.status != 0:
             return _last(updated.output)
         for package in ("qemu-user-static", "qemu-user"):
             command = ["apt-get", *options, "-q", "download", package]
-            fetched = run(command, timeout=INSTALL_SECONDS, cwd=folder)
+            fetched = run(command, timeout=limit("install"), cwd=folder)
             for archive in folder.glob(f"{package}_*.deb"):
                 if _programs_in(archive):
                     return ""
@@ -187,7 +187,7 @@ def fetch_emulators(folder: Path) -> str:
 def _programs_in(archive: Path) -> bool:
     """Whether a package has emulators; Debian 13's qemu-user-static only asks for another."""
     names: list[str] = []
-    run(["dpkg-deb", "--contents", str(archive)], timeout=INSTALL_SECONDS, on_line=names.append)
+    run(["dpkg-deb", "--contents", str(archive)], timeout=limit("install"), on_line=names.append)
     return any(line.startswith("-") and "/usr/bin/qemu-" in line for line in names)
 
 
@@ -196,7 +196,7 @@ def _unpack(archives: Sequence[Path]) -> str:
     for archive in archives:
         command = ["dpkg-deb", "-x", str(archive), str(cache_folder() / "qemu")]
         (cache_folder() / "qemu").mkdir(parents=True, exist_ok=True)
-        unpacked = run(command, timeout=INSTALL_SECONDS)
+        unpacked = run(command, timeout=limit("install"))
         if unpacked.status != 0:
             return _last(unpacked.output)
     return ""
@@ -225,6 +225,17 @@ def _provide_ssh(say: Say) -> None:
     say(f"ssh: installing {', '.join(names)}")
     failure = _install(names)
     say(f"ssh: left out: {failure}" if failure else "ssh: installed")
+
+
+def _provide_minisign(say: Say) -> None:
+    """What signs a release and checks signatures, for those who have a key."""
+    if _finds("minisign"):
+        say("minisign: here already, nothing to do")
+    elif _rights() is None or shutil.which("apt-get") is None:
+        say("minisign: left out, for no package can be installed here: only signatures need it")
+    else:
+        failure = _install(["minisign"])
+        say(f"minisign: left out: {failure}" if failure else "minisign: installed")
 
 
 def _finds(program: str) -> bool:
@@ -288,7 +299,7 @@ def _rights() -> list[str] | None:
     """What to put before a command that needs root; None if there is no way."""
     if os.geteuid() == 0:
         return []
-    if shutil.which("sudo") and run(["sudo", "-n", "true"], timeout=10).status == 0:
+    if shutil.which("sudo") and run(["sudo", "-n", "true"], timeout=limit("probe")).status == 0:
         return ["sudo", "-n"]
     return None
 
@@ -307,7 +318,7 @@ def _install(packages: Sequence[str]) -> str:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     output = ""
     for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        finished = run([*rights, "apt-get", "-q", *words], timeout=INSTALL_SECONDS, env=env)
+        finished = run([*rights, "apt-get", "-q", *words], timeout=limit("install"), env=env)
         if finished.status != 0:
             output = finished.output
     return _last(output) if output else ""
@@ -318,12 +329,12 @@ def _start_daemon() -> str:
     rights = _rights() or []
     log = cache_folder() / "dockerd.log"
     if Path("/run/systemd/system").is_dir():
-        started = run([*rights, "systemctl", "start", "docker"], timeout=DAEMON_SECONDS)
+        started = run([*rights, "systemctl", "start", "docker"], timeout=limit("daemon"))
         if started.status != 0:
             return _last(started.output)
     elif not _running("dockerd"):
         for stale in ("/var/run/docker.pid", "/var/run/docker/containerd/containerd.pid"):
-            run([*rights, "rm", "-f", stale], timeout=10)
+            run([*rights, "rm", "-f", stale], timeout=limit("probe"))
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as stream:
             subprocess.Popen(  # noqa: S603 - the daemon outlives us on purpose
@@ -333,7 +344,8 @@ def _start_daemon() -> str:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-    deadline = time.monotonic() + DAEMON_SECONDS
+    seconds = limit("daemon")
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         version, reason = docker_version()
         if version:
@@ -341,7 +353,7 @@ def _start_daemon() -> str:
         if "may not open" in reason:
             return "it runs now, but this user may not open its socket; join the group docker"
         time.sleep(0.5)
-    return f"the engine did not answer within {DAEMON_SECONDS:.0f} s; its log is {log}"
+    return f"the engine did not answer within {seconds:.0f} s; its log is {log}"
 
 
 def _running(name: str) -> bool:

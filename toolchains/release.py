@@ -6,12 +6,8 @@ without a sum.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,15 +15,18 @@ import msgspec
 
 from kernels.errors import InputError, MissingToolError, UsageError
 from kernels.models import files_of
-from toolchains.archive import file_sha256, make_archive, write_whole
-from toolchains.batch import Failure, build_all, program_of
+from kernels.program import program_of
+from toolchains.archive import file_sha256, make_archive
+from toolchains.batch import Failure, build_all
 from toolchains.cache import ROOT
 from toolchains.engines.pinned import image_pins
 from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
 from toolchains.provenance import SUFFIX, write_provenance
 from toolchains.sbom import MADE_FROM, SBOM, Recipe, write_sbom
+from toolchains.scratch import replaced, scratch, write_whole
 from toolchains.session import Session
+from toolchains.signing import require_key, sign
 from toolchains.source import Source, within
 from toolchains.target import find_target
 from toolchains.unpacking import unpack
@@ -36,16 +35,21 @@ SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE
 SUMS, NOTES = "SHA256SUMS", "NOTES.md"
 
 
-def release(session: Session, out: Path, source: Source) -> tuple[list[Built], list[Failure]]:
+def release(
+    session: Session, out: Path, source: Source, key: str = ""
+) -> tuple[list[Built], list[Failure]]:
     """Build every model of the session for every target, and write the release into `out`.
 
-    Where a build or a check failed, nothing is written. What was built names the archives of the
+    With a secret `key` of minisign the sums are signed. Where a build or a check failed, nothing is
+    written. What was built names the archives of the
     release. InputError where a model is not in the commit, UsageError where `out` holds anything
     but a release, MissingToolError where a package that decides bytes is not the pinned one.
     """
     if out.exists() and any(out.iterdir()) and not (out / SUMS).is_file():
         raise UsageError(f"--out {out}: the folder holds something that is no release; name another")
     _require_pinned()
+    if key:
+        require_key(Path(key))
     recipes = {
         (program_of(model).name, target.name): _recipe(session, source, number, target.name)
         for number, model in enumerate(session.models)
@@ -58,7 +62,7 @@ def release(session: Session, out: Path, source: Source) -> tuple[list[Built], l
     )
     if failures or any(each.report.failed() or each.report.broken() for each in built):
         return built, failures
-    with _replaced(out) as folder:
+    with replaced(out) as folder:
         for each in built:
             recipe = recipes[each.manifest.library, each.target]
             session.options.engine.prepare(find_target(each.target), session.progress.detail)
@@ -68,6 +72,8 @@ def release(session: Session, out: Path, source: Source) -> tuple[list[Built], l
         summed = [*(folder / each.archive.name for each in built), folder / NOTES]
         lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(summed)]
         write_whole(folder / SUMS, "".join(lines).encode())
+        if key:
+            sign(folder / SUMS, Path(key))
     final = [out / each.archive.name for each in built]
     return [
         msgspec.structs.replace(each, archive=path, sha256=file_sha256(path))
@@ -104,10 +110,10 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> Non
     """The archive with its SBOM; its report and its provenance beside it."""
     prefix = each.archive.name.removesuffix(".tar.gz")
     target = find_target(each.target)
-    with tempfile.TemporaryDirectory(prefix="kernfit-release-") as scratch:
-        members = unpack(each.archive, Path(scratch)).members
+    with scratch(session.options.build, f"release-{prefix}") as unpacked:
+        members = unpack(each.archive, unpacked).members
         sums = {name: file_sha256(path) for name, path in members.items()}
-        sbom = Path(scratch) / SBOM
+        sbom = unpacked / SBOM
         sbom.write_bytes(write_sbom(recipe, target, sums))
         path = folder / each.archive.name
         sha256 = make_archive(path, prefix, {**members, SBOM: sbom}, recipe.source.epoch)
@@ -120,28 +126,6 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> Non
         (path.name, sha256), recipe, each.report, (report.name, file_sha256(report)), where
     )
     write_whole(folder / f"{prefix}{SUFFIX}", provenance)
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A folder that takes the place of `out` when it is whole, and else vanishes."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch, old = (out.with_name(f".{out.name}.{os.getpid()}{end}") for end in ("", ".old"))
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        yield scratch
-        if out.exists():
-            out.rename(old)
-        try:
-            scratch.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def note(changelog: str, number: str, source: Source) -> str:

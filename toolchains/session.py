@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,15 +11,18 @@ from pathlib import Path
 
 from kernels.errors import UsageError
 from kernels.models.oracle import Oracle, oracle_for
-from kernels.program import Model
-from toolchains.batch import program_of
+from kernels.program import Model, program_of
+from toolchains.cache import ROOT
 from toolchains.engines.choose import choose_engine
+from toolchains.events import Journal
 from toolchains.making import Options
 from toolchains.pipeline import bring
 from toolchains.progress import Progress
 from toolchains.target import Target, all_targets, find_targets
 from toolchains.torch_program import find_models
 from toolchains.words import parse_dims
+
+LOGS = ROOT / "build" / "logs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +60,35 @@ def opened(
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give a positive number")
     targets = tuple(find_targets(arch))
-    progress = Progress(verbose=verbose)
-    paths, dims = find_models(model, progress), parse_dims(dim or ())
-    models = tuple(bring(path, dims) for path in paths)
-    runs_on, why = choose_engine(engine)
-    progress.say(why)
-    options = Options(
-        engine=runs_on,
-        jobs=jobs or os.cpu_count() or 1,
-        out=Path(out),
-        records=tuple(Path(word) for word in records.split(",") if word),
-    )
-    try:
-        yield Session(
-            targets=targets, models=models, paths=paths, dims=dims, options=options, progress=progress
+    journal = Journal(LOGS)
+    with _telling(journal), journal.work("task", detail=" ".join(sys.argv[1:])):
+        progress = Progress(verbose=verbose, journal=journal)
+        paths, dims = find_models(model, progress), parse_dims(dim or ())
+        models = tuple(bring(path, dims) for path in paths)
+        runs_on, why = choose_engine(engine)
+        progress.say(why)
+        options = Options(
+            engine=runs_on,
+            jobs=jobs or os.cpu_count() or 1,
+            out=Path(out),
+            records=tuple(Path(word) for word in records.split(",") if word),
         )
-    finally:
-        runs_on.close()
+        try:
+            yield Session(
+                targets=targets, models=models, paths=paths, dims=dims, options=options, progress=progress
+            )
+        finally:
+            runs_on.close()
+
+
+@contextmanager
+def _telling(journal: Journal) -> Iterator[None]:
+    """What fails says where its log is."""
+    try:
+        yield
+    except Exception as error:
+        if journal.path is not None:
+            error.add_note(
+                f"events: {journal.path}; what tools printed: {journal.path.with_suffix('.txt')}"
+            )
+        raise

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from kernels.errors import InputError, UsageError
+from toolchains.limits import limit
 from toolchains.process import run
 
-GIT_SECONDS = 60.0
 SHOWN_FILES = 5
 LAST_EPOCH = 8**11 - 1
 """The latest time that a ustar header can hold (POSIX.1-2024, pax, "ustar Interchange Format")."""
@@ -73,7 +73,7 @@ def commit_of(root: Path, name: str) -> str:
         "--end-of-options",
         f"{name}^{{commit}}",
     ]
-    finished = run(words, timeout=GIT_SECONDS)
+    finished = run(words, timeout=limit("tool"))
     return finished.output.strip() if finished.status == 0 else ""
 
 
@@ -88,7 +88,7 @@ def _git(root: Path, *words: str) -> list[str]:
     lines: list[str] = []
     finished = run(
         ["git", "-C", str(root), "-c", "core.quotePath=false", *words],
-        timeout=GIT_SECONDS,
+        timeout=limit("tool"),
         on_line=lines.append,
     )
     if finished.status != 0:

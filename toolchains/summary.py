@@ -73,7 +73,7 @@ def _cells(each: Built) -> tuple[str, ...]:
         f"{_arena(each.manifest):,}",
         _checks(each.report),
         _worst(each.report),
-        "cached" if each.cached else f"{each.seconds:.1f}",
+        "cached" if each.cached else f"{each.ended.seconds or 0.0:.1f}" if each.ended else "-",
     )
 
 

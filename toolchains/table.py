@@ -13,6 +13,7 @@ from kernels.plan import Kernel, NetworkPlan, Plan
 GUARD_BYTES = 192
 """As in runner/table.h."""
 LINE_BYTES = 64
+PAGE_BYTES = 65536
 RUN = "run"
 """The name that a network goes by among its kernels; none of them can have it."""
 
@@ -20,6 +21,7 @@ RUN = "run"
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One block of memory of a call; `aligned` ones begin a line, others lie off it."""
 
+    name: str
     bytes: int
     output: bool = False
     aligned: bool = False
@@ -40,10 +42,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory(self) -> int:
-        """Bytes for all of it, with guards."""
-        apart = [each for number, each in enumerate(self.arguments) if number != self.in_place]
-        operands = sum(GUARD_BYTES + each.bytes + 2 * LINE_BYTES for each in apart)
-        return operands + self.arena_bytes + 2 * GUARD_BYTES
+        """Bytes for all of it, between canaries as between pages that must not be touched."""
+        apart = [each.bytes for number, each in enumerate(self.arguments) if number != self.in_place]
+        lined = sum(GUARD_BYTES + size + 2 * LINE_BYTES for size in apart)
+        pages = sum(2 + -(-(size + GUARD_BYTES) // PAGE_BYTES) for size in (*apart, self.arena_bytes))
+        return max(lined + self.arena_bytes + 2 * GUARD_BYTES, pages * PAGE_BYTES)
 
 
 def runner_table(plan: Plan) -> str:
@@ -66,13 +69,14 @@ def table_text(libraries: Sequence[str], entries: Sequence[Entry]) -> str:
             "}",
             f"static const struct operand operands{number}[] = {{",
             *(
-                f"    {{{each.bytes}UL, {int(each.output)}, {int(each.aligned)}}},"
+                f'    {{"{each.name}", {each.bytes}UL, {int(each.output)}, {int(each.aligned)}}},'
                 for each in entry.arguments
             ),
             "};",
             "",
         ]
     most = max(len(entry.arguments) for entry in entries)
+    memory = max(entry.memory for entry in entries)
     lines += [
         f'_Static_assert({most} <= MAX_OPERANDS, "too many operands");',
         "const struct kernel kernels[] = {",
@@ -84,7 +88,7 @@ def table_text(libraries: Sequence[str], entries: Sequence[Entry]) -> str:
         ),
         "};",
         f"const unsigned long kernel_count = {len(entries)};",
-        f"unsigned char memory[{max(entry.memory for entry in entries)}] __attribute__((aligned(64)));",
+        f"unsigned char memory[{memory}] __attribute__((aligned({PAGE_BYTES})));",
         "",
     ]
     return "\n".join(lines)
@@ -98,7 +102,8 @@ def _kernel(kernel: Kernel) -> Entry:
         declaration=declaration(kernel),
         statements=(f"return {kernel.symbol}({', '.join([*arguments, 'arena'])});",),
         arguments=tuple(
-            Argument(bytes=operand.bytes, output=operand.role == "output") for operand in kernel.operands
+            Argument(name=operand.name, bytes=operand.bytes, output=operand.role == "output")
+            for operand in kernel.operands
         ),
         arena_bytes=kernel.arena_bytes,
         in_place=names.index(kernel.in_place) if kernel.in_place else None,
@@ -114,13 +119,13 @@ def network_entry(plan: Plan, network: NetworkPlan, name: str) -> Entry:
         for which, ports in (("inputs", network.inputs), ("outputs", network.outputs))
     ]
     arguments = [
-        *(Argument(bytes=port.bytes) for port in network.inputs),
-        *(Argument(bytes=port.bytes, output=True) for port in network.outputs),
+        *(Argument(name=port.identifier, bytes=port.bytes) for port in network.inputs),
+        *(Argument(name=port.identifier, bytes=port.bytes, output=True) for port in network.outputs),
     ]
     weights = "0"
     if network.weights and network.weights_mode == "file":
         weights = f"operands[{len(arguments)}]"
-        arguments.append(Argument(bytes=network.weights_bytes, aligned=True))
+        arguments.append(Argument(name="weights", bytes=network.weights_bytes, aligned=True))
     symbol = run_symbol(plan.library)
     return Entry(
         name=name,

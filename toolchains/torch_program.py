@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -19,14 +18,15 @@ from kernels import models
 from kernels.errors import EngineError, InputError, KernfitError, MissingToolError, UsageError
 from kernels.names import identifier
 from toolchains.cache import ROOT
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.progress import Progress
+from toolchains.scratch import scratch
 
 EXPORTER = ROOT / "kernels" / "models" / "torch_exporter.py"
 PYTHON = "KERNFIT_TORCH_PYTHON"
 """The environment variable that names a Python with torch, where kernfit's own has none."""
 EXPORTED = ROOT / "build" / "torch"
-TIMEOUT = 1800.0
 """Seconds for a factory, which may read weights, and for the exporter, which takes some ten."""
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -63,14 +63,16 @@ def export(word: str, progress: Progress, kept: Path = EXPORTED) -> Path:
     python = os.environ.get(PYTHON) or sys.executable
     progress.step(f"{word}: exporting by torch")
     kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept) as name:
-        folder = Path(name)
+    with scratch(kept.parent, f"export-{identifier(word)}") as folder:
+        seconds = limit("export")
         try:
-            ended = run([python, str(EXPORTER), word, name], timeout=TIMEOUT, on_line=progress.detail)
+            ended = run(
+                [python, str(EXPORTER), word, str(folder)], timeout=seconds, on_line=progress.detail
+            )
         except FileNotFoundError as error:
             raise MissingToolError(f"{PYTHON}={python}: there is no such program") from error
         if ended.timed_out:
-            raise InputError(f"{word}: no model after {TIMEOUT:.0f} s")
+            raise InputError(f"{word}: no model after {seconds:.0f} s")
         if (folder / "failure.json").is_file():
             told = msgspec.json.decode((folder / "failure.json").read_bytes(), type=Told)
             raise _error(word, python, told)

@@ -25,11 +25,12 @@ from kernels.graph.storage import store
 from kernels.models import runtime
 from kernels.plan import Call, Kernel, Plan
 from kernels.program import Model, Network
-from toolchains.archive import write_whole
 from toolchains.disassembly import functions
 from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.limits import limit
 from toolchains.making import Options
 from toolchains.progress import Progress
+from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 Array = NDArray[Any]
@@ -252,7 +253,7 @@ class _Tracer:
                     kernel=kernel.name,
                     input="call.in",
                     output="call.out",
-                    timeout=60 + kernel.flops / 2e6,
+                    timeout=limit("check") + kernel.flops / 2e6,
                     code=(code.start, code.end),
                 ),
             ),

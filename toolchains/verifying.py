@@ -19,34 +19,39 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from kernels.codegen.driver import weights_symbol
-from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError
+from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError, UsageError
 from kernels.manifest import Manifest
 from toolchains.archive import file_sha256, make_archive
 from toolchains.cache import ROOT
 from toolchains.comparing import archive_members, first_difference
 from toolchains.inspection import ALLOWED_UNDEFINED, inspect_library
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.provenance import SUFFIX, read_provenance
 from toolchains.release import SUMS
 from toolchains.sbom import SBOM, Recipe, read_sbom
+from toolchains.signing import require_signature
 from toolchains.source import commit_of
 from toolchains.target import Target, find_target
 from toolchains.unpacking import Contents, unpack
 
 Say = Callable[[str], None]
-SECONDS = 4 * 3600.0
-"""For a rebuild; an image may have to be built first."""
 
 
-def verify(
-    path: Path, progress: Progress, *, rebuild: bool, engine: str = "auto", offline: str = ""
-) -> Iterator[str]:
-    """What holds of an archive, line by line.
+class Again(msgspec.Struct, frozen=True, kw_only=True):
+    """How to make it again: with which engine; and from which bundle, where there is no network."""
 
-    CheckFailedError, in one line, at the first thing that does not; InputError where it is no
-    archive of a release, or one that could do harm; `offline` is a bundle from which all comes
-    that a rebuild needs.
+    engine: str = "auto"
+    offline: str = ""
+
+
+def verify_archive(path: Path, progress: Progress, again: Again | None, key: str = "") -> Iterator[str]:
+    """What holds of an archive, line by line; with `again`, also whether its commit makes it again.
+
+    Where a public `key` of minisign is given, it must have signed the sums. CheckFailedError, in
+    one line, at the first thing that does not hold; InputError where it is no archive of a release,
+    or one that could do harm.
     """
     with tempfile.TemporaryDirectory(prefix="kernfit-verify-") as scratch:
         folder = Path(scratch)
@@ -61,16 +66,19 @@ def verify(
         sha256 = file_sha256(path)
         _sums(path, sha256)
         yield f"{SUMS}: {sha256}"
+        if key:
+            require_signature(path.with_name(SUMS), key)
+            yield f"signature: {SUMS} is signed by {key}"
         _provenance(path, contents.prefix, sha256, recipe)
         yield f"provenance: made from commit {recipe.source.commit}"
         yield _tag(path, recipe)
-        objects = _library(path, theirs, contents, find_target(recipe.target))
+        objects = _library(path, theirs, contents, _target(path, recipe))
         yield f"objects: all {objects} keep what kernfit promises for {recipe.target}"
-        if not rebuild:
+        if again is None:
             return
-        again = _rebuilt(recipe, path.name, engine, offline, folder, progress)
-        if file_sha256(again) != sha256:
-            _difference(path, recipe, contents, unpack(again, ours), progress.say)
+        rebuilt = _rebuilt(recipe, path.name, again, folder, progress)
+        if file_sha256(rebuilt) != sha256:
+            _difference(path, recipe, contents, unpack(rebuilt, ours), progress.say)
     yield f"rebuilt from commit {recipe.source.commit}: the same bytes"
 
 
@@ -102,8 +110,19 @@ def _form(path: Path, contents: Contents, recipe: Recipe, again: Path) -> None:
         raise CheckFailedError(f"{path}: it holds {named}, as {SBOM} says, and not what its name says")
     if contents.epoch != recipe.source.epoch:
         raise CheckFailedError(f"{path}: its members have another time than {SBOM} says")
-    if make_archive(again, contents.prefix, contents.members, contents.epoch) != file_sha256(path):
+    try:
+        packed = make_archive(again, contents.prefix, contents.members, contents.epoch)
+    except ValueError:  # a name or a time that no release has, nor could have
+        packed = ""
+    if packed != file_sha256(path):
         raise CheckFailedError(f"{path}: its members are not packed as a release packs them")
+
+
+def _target(path: Path, recipe: Recipe) -> Target:
+    try:
+        return find_target(recipe.target)
+    except UsageError as error:
+        raise InputError(f"{path}: this version of kernfit does not know its target: {error}") from error
 
 
 def _sums(path: Path, sha256: str) -> None:
@@ -207,9 +226,7 @@ def _static(path: Path, library: Path, manifest: Manifest, target: Target) -> in
 # -- what is made again --------------------------------------------------------------
 
 
-def _rebuilt(
-    recipe: Recipe, name: str, engine: str, offline: str, folder: Path, progress: Progress
-) -> Path:
+def _rebuilt(recipe: Recipe, name: str, again: Again, folder: Path, progress: Progress) -> Path:
     """The archive of that name, made in a clone of the commit; with Docker, in a fresh image."""
     commit = recipe.source.commit
     if commit_of(ROOT, commit) != commit:
@@ -217,27 +234,28 @@ def _rebuilt(
             f"commit {commit}, which the archive names, is not in this checkout; `git fetch` it"
         )
     clone = folder / "clone"
+    bundle = str(Path(again.offline).resolve()) if again.offline else ""
     _git("clone", "--quiet", "--no-checkout", str(ROOT), str(clone))
     _git("-C", str(clone), "checkout", "--quiet", "--detach", commit)
     python = sys.executable
     requirements = Path(".ci") / "requirements.txt"
     if (clone / requirements).read_bytes() != (ROOT / requirements).read_bytes():
         progress.say("rebuild: packages are those of the commit, which are not those that are here")
-        _tool(["bash", ".ci/setup", *([offline] if offline else [])], clone, progress.detail)
+        _tool(["bash", ".ci/setup", *([bundle] if bundle else [])], clone, progress.detail)
         python = str(clone / ".venv" / "bin" / "python")
     invoke = [python, "-m", "invoke"]
-    first = ["setup", "--offline", offline] if offline else ["images", "--anew", "--arch", recipe.target]
-    if not offline:
-        first += ["--engine", engine]
+    first = ["images", "--anew", "--arch", recipe.target, "--engine", again.engine]
+    if bundle:
+        first = ["setup", "--offline", bundle]
     _tool([*invoke, *first], clone, progress.detail)
     out = folder / "release"
-    words = [*recipe.words(), "--engine", engine, "--check", "sample", "--out", str(out)]
+    words = [*recipe.words(), "--engine", again.engine, "--check", "sample", "--out", str(out)]
     _tool([*invoke, "release", *words], clone, progress.detail, SOURCE_DATE_EPOCH=str(recipe.source.epoch))
     return out / name
 
 
 def _git(*words: str) -> None:
-    finished = run(["git", *words], timeout=SECONDS)
+    finished = run(["git", *words], timeout=limit("rebuild"))
     if finished.status != 0:
         raise EngineError(f"git {' '.join(words)}: {finished.output}")
 
@@ -245,7 +263,7 @@ def _git(*words: str) -> None:
 def _tool(command: list[str], clone: Path, say: Say, **more: str) -> None:
     finished = run(
         command,
-        timeout=SECONDS,
+        timeout=limit("rebuild"),
         cwd=clone,
         env={**os.environ, **more},
         on_line=lambda line: say(line.strip()),
@@ -265,7 +283,7 @@ def _difference(path: Path, recipe: Recipe, theirs: Contents, ours: Contents, sa
         where = first_difference(pair[0].read_bytes(), pair[1].read_bytes())
         if where:
             if shutil.which("diffoscope"):
-                run(["diffoscope", "--text", "-", *map(str, pair)], timeout=SECONDS, on_line=say)
+                run(["diffoscope", "--text", "-", *map(str, pair)], timeout=limit("rebuild"), on_line=say)
             raise CheckFailedError(
                 f"{path}: a rebuild from commit {recipe.source.commit} differs in {name}: {where}"
             )

@@ -1,7 +1,8 @@
 """`python -m kernels.codegen REQUEST.json`: compile the kernels that the request names.
 
 Reads the request and writes object files to its output folder, and nothing else. One
-line is printed for each finished kernel: its symbol.
+line is printed for each finished kernel: its symbol; and for one that cannot be made, with the reason
+behind it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def main(path: str) -> int:
     out = Path(path).parent / request.out
     out.mkdir(parents=True, exist_ok=True)
     for kernel in request.kernels:
-        compile_kernel(kernel, request.target, out)
+        try:
+            compile_kernel(kernel, request.target, out)
+        except InputError as error:
+            print(f"{kernel.symbol}: {error}", flush=True)
+            raise SystemExit(error.status) from error
         print(kernel.symbol, flush=True)
     if request.driver is not None:
         compile_driver(request.driver, request.target, out)

@@ -8,6 +8,7 @@ them into predicated loops through memory, while LLVM lowers fixed-length ones w
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -112,6 +113,13 @@ class Builder:
         with T.serial(self.index(low), self.index(high)) as variable:
             yield variable
 
+    def legalised(self, kernel: Kernel) -> None:
+        """Emit what TVM's own importer makes of a kernel that is a node of ONNX.
+
+        InputError where TVM cannot; that part is imported when it is first needed.
+        """
+        importlib.import_module("kernels.codegen.generic").emit(self, kernel)
+
     def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
         """Emit two branches: what `then` emits where the condition holds, else the other."""
         with T.If(condition):
@@ -119,6 +127,11 @@ class Builder:
                 then()
             with T.Else():
                 otherwise()
+
+    def when(self, condition: Value, then: Callable[[], object]) -> None:
+        """Emit what `then` emits, to be run only where the condition holds."""
+        with T.If(condition), T.Then():
+            then()
 
     # -- values ------------------------------------------------------------------
 
@@ -243,6 +256,11 @@ class Builder:
     def as_float(self, value: Value) -> Value:
         """The bits of int32 lanes as float32 lanes."""
         return tirx.reinterpret(self._typed("float32", value), value)
+
+    def as_stored(self, buffer: Buffer, value: Value) -> Value:
+        """The bits of the lanes as a buffer's elements are stored."""
+        stored = stored_as(buffer.element)
+        return value if scalar_of(value) == stored else tirx.reinterpret(self._typed(stored, value), value)
 
     def integer(self, value: int, lanes: int) -> Value:
         """An int32 in every lane."""

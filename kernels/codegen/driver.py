@@ -118,9 +118,11 @@ def _checked(network: NetworkPlan, weights: str, bits: int) -> Iterator[tuple[st
     if network.arena_bytes:
         yield "%arena", ARENA_ALIGNMENT
     for number, port in enumerate(network.inputs):
-        yield Place(home="input", number=number), port.dtype.bytes
+        if port.elements:
+            yield Place(home="input", number=number), port.dtype.bytes
     for number, port in enumerate(network.outputs):
-        yield Place(home="output", number=number), port.dtype.bytes
+        if port.elements:
+            yield Place(home="output", number=number), port.dtype.bytes
 
 
 def _check(pointer: str | Place, alignment: int, bits: int, stem: str) -> Iterator[str]:

@@ -113,4 +113,4 @@ GIVE = (
 
 
 def _buffer(which: str, port: Port) -> str:
-    return f"static {TYPES[port.dtype.value]} {which}_{port.identifier}[{port.elements}];"
+    return f"static {TYPES[port.dtype.value]} {which}_{port.identifier}[{port.elements or 1}];"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from kernels.codegen.interface import TYPES, comment, whole_network
+from kernels.codegen.interface import ABI_VERSION, TYPES, comment, whole_network
 from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand, Plan
 from kernels.program import ElementType
 from toolchains.target import Target
@@ -35,6 +35,8 @@ def header(plan: Plan, target: Target, version: str, weights_sha256: str = "") -
         comment(preamble + _encodings(plan) + subnormals),
         "",
         "#include <stdint.h>",
+        "",
+        f"#define {plan.library.upper()}_ABI_VERSION {ABI_VERSION}",
         "",
         "#ifdef __cplusplus",
         'extern "C" {',

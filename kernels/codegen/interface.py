@@ -5,6 +5,9 @@ from __future__ import annotations
 from kernels.codegen.driver import run_symbol, weights_file, weights_symbol
 from kernels.plan import ARENA_ALIGNMENT, NetworkPlan, Port
 
+ABI_VERSION = 1
+"""Of every library's C ABI, in its header and its manifest. One more with a release in which the
+interface of any library that an earlier release had is another: see docs/release.md."""
 TYPES = {
     "float32": "float",
     "float16": "uint16_t",
@@ -86,6 +89,7 @@ def _structure(library: str, which: str, ports: tuple[Port, ...], constant: str)
     for port in ports:
         shape = "x".join(map(str, port.shape)) or "1"
         told = f"{_quoted(port.name)}: {port.dtype.value}[{shape}], {port.layout}: {port.bytes} bytes"
+        told += "" if port.elements else "; it is not looked at and may be NULL"
         lines.append(f"    {constant}{TYPES[port.dtype.value]} *{port.identifier}; {comment(told)}")
     return [*lines, f"}} {library}_{which};"]
 

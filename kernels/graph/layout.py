@@ -58,7 +58,7 @@ class _Layout:
     def finish(self) -> None:
         """Store outputs as the model has them."""
         for tensor in self._old.tensors:
-            if tensor.role is Role.OUTPUT:
+            if tensor.role is Role.OUTPUT and tensor.elements:  # what has no elements, nothing makes
                 stored = self._materialised(*self.seen[tensor.name], tensor.name)
                 self._reshape(stored, tensor, tensor.name)
 

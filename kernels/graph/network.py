@@ -10,7 +10,7 @@ import msgspec
 from kernels.errors import InputError
 from kernels.graph.lifetimes import Pending, blocks_of, scratch_name
 from kernels.graph.memory import arrange, lower_bound
-from kernels.graph.planning import Bound, bind, grouped, plan_kernel
+from kernels.graph.planning import bind, grouped, plan_kernel
 from kernels.graph.storage import Storage, store
 from kernels.graph.weights import lay_weights, layout_of, with_layout
 from kernels.names import identifiers, members
@@ -132,16 +132,7 @@ def _steps(
             except InputError as error:
                 raise InputError(f"node '{leading.name}' ({leading.kind}): {error}") from error
         steps.append(Pending(node=leading.name, kernel=kernels[alike], tensors=bound.tensors))
-        _require_constants(storage, steps[-1], bound)
     return steps
-
-
-def _require_constants(storage: Storage, step: Pending, bound: Bound) -> None:
-    for tensor, operand in zip(step.tensors, step.kernel.operands, strict=True):
-        if operand.packing and storage.owner[tensor] not in storage.constants:
-            raise InputError(
-                f"node '{step.node}' ({bound.leading.kind}): '{tensor}' is packed, so it must be a constant"
-            )
 
 
 def _ports(program: Program, role: Role) -> tuple[Port, ...]:

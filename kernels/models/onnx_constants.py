@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from kernels.errors import InputError
 
@@ -127,7 +128,8 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("value")
         fill = np.zeros(1, np.float32) if given is None else onnx.numpy_helper.to_array(given)
         return (np.full(tuple(int(extent) for extent in shape), fill.ravel()[0], fill.dtype),)
-    real = any(value.dtype.kind not in "iub" for value in arrays)
+    empty = bool(arrays) and not arrays[0].size  # so that nothing is summed up in some order
+    real = not empty and any(value.dtype.kind not in "iub" for value in arrays)
     if op in EXACT:
         if op not in ("Not", "Neg", "Abs", "Sqrt", "Floor", "Ceil", "Round", "Relu"):
             _bounded(np.broadcast_shapes(*(value.shape for value in arrays)))
@@ -138,9 +140,44 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
             return (np.divide(*arrays),)
     if op not in MOVING and (real or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute)):
         return None
+    if op == "Range":  # ONNX's own function of AffineGrid gives its ends as rows of one number
+        inputs = arrays = [value.reshape(()) if value.size == 1 else value for value in arrays]
     if op in GROWING:
         _bounded([int(extent) for extent in GROWING[op](*arrays)])
     return _evaluate(node, inputs, opset)
+
+
+def without_elements(
+    node: onnx.NodeProto, inputs: Sequence[Array | None], types: Sequence[onnx.TypeProto], opset: int
+) -> tuple[Array, ...] | None:
+    """The results of a node that has an input without elements, if they have none either.
+
+    `inputs` are those whose values are known. What has no elements is known by its shape.
+    """
+    if all(value is None or value.size for value in inputs) or not onnx.defs.has(node.op_type, node.domain):
+        return None
+    given = dict(zip(node.input, types, strict=True))
+    data = {
+        name: onnx.numpy_helper.from_array(value, name)
+        for name, value in zip(node.input, inputs, strict=True)
+        if name and value is not None and value.dtype.kind in "iu"
+    }
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    opsets = [helper.make_opsetid(node.domain, opset)]
+    try:
+        found = infer_node_outputs(schema, node, given, data, opset_imports=opsets)
+    except (InferenceError, RuntimeError, ValueError) as error:
+        raise InputError(f"its inputs, of which one has no elements, do not fit: {error}") from error
+    results = [found[name].tensor_type for name in node.output if name in found]
+    shapes = [tuple(dim.dim_value for dim in kind.shape.dim) for kind in results]
+    known = all(dim.HasField("dim_value") for kind in results for dim in kind.shape.dim)
+    if not known or len(results) != sum(map(bool, node.output)) or not all(0 in shape for shape in shapes):
+        return None
+    made = (
+        np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        for kind, shape in zip(results, shapes, strict=True)
+    )
+    return tuple(next(made) if name else np.zeros(0) for name in node.output)
 
 
 def _bounded(shape: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Operators that ONNX defines as functions of others: a node becomes the function's body.
+"""Nodes that stand for others: a function becomes its body, and If the branch that is taken.
 
 The `onnx` package has the bodies, some of them only for the types of a node's inputs
 (ONNX, "Open Neural Network Exchange Intermediate Representation", "Functions").
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import defs
+from numpy.typing import NDArray
+from onnx import defs, numpy_helper
 
+from kernels.errors import InputError
 from kernels.models.onnx_file import name_of
 
 
@@ -46,16 +49,9 @@ def body(
         made = [names.setdefault(name, f"{prefix}/{name}") for name in inner.output]
         if needed.isdisjoint(made):
             continue
-        read = [names.setdefault(name, f"{prefix}/{name}") for name in inner.input]
-        needed.update(read)
-        copy = onnx.NodeProto(
-            op_type=inner.op_type,
-            domain=inner.domain,
-            name=f"{prefix}/{inner.name or inner.op_type}.{number}",
-            input=read,
-            output=made,
-        )
-        copy.attribute.extend(_resolved(inner.attribute, given))
+        needed.update(names.setdefault(name, f"{prefix}/{name}") for name in read_by(inner))
+        copy = _renamed(inner, names, given)
+        copy.name = f"{prefix}/{inner.name or inner.op_type}.{number}"
         nodes.append(copy)
     return nodes[::-1], {each.domain: each.version for each in function.opset_import}
 
@@ -82,6 +78,78 @@ def _parsed(data: bytes) -> onnx.FunctionProto:
     function = onnx.FunctionProto()
     function.ParseFromString(data)
     return function
+
+
+def branch(
+    node: onnx.NodeProto, *, taken: bool
+) -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any]], list[str]]:
+    """Of an If the nodes of one branch, the constants that it brings, and what its outputs are named.
+
+    Tensors that the branch makes have the node's name before theirs: other branches have the same names.
+    """
+    wanted = "then_branch" if taken else "else_branch"
+    (graph,) = (each.g for each in node.attribute if each.name == wanted)
+    prefix = name_of(node)
+    made = [name for inner in graph.node for name in inner.output if name]
+    names = {name: f"{prefix}/{name}" for name in (*made, *(each.name for each in graph.initializer))}
+    nodes = []
+    for number, inner in enumerate(graph.node):
+        copy = _renamed(inner, names, {})
+        copy.name = f"{prefix}/{inner.name or inner.op_type}.{number}"
+        nodes.append(copy)
+    try:
+        constants = {
+            names[each.name]: np.asarray(numpy_helper.to_array(each)) for each in graph.initializer
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an initializer of its branch: {error}") from error
+    return nodes, constants, [names.get(each.name, each.name) for each in graph.output]
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """The names that a node reads, in its graphs too."""
+    return {*filter(None, node.input)}.union(
+        *(_outer_names(each.g) for each in node.attribute if each.type == onnx.AttributeProto.GRAPH)
+    )
+
+
+def _outer_names(graph: onnx.GraphProto) -> set[str]:
+    """The names that a node's graph reads from around it."""
+    read = set().union(*(read_by(inner) for inner in graph.node), (each.name for each in graph.output))
+    return read - _own_names(graph)
+
+
+def _own_names(graph: onnx.GraphProto) -> set[str]:
+    given = {each.name for each in (*graph.input, *graph.initializer)}
+    return given.union(*(inner.output for inner in graph.node))
+
+
+def _renamed(
+    node: onnx.NodeProto, names: Mapping[str, str], given: Mapping[str, onnx.AttributeProto]
+) -> onnx.NodeProto:
+    """A copy under other names, attributes of the function around it with their values."""
+    copy = onnx.NodeProto(
+        op_type=node.op_type,
+        domain=node.domain,
+        name=node.name,
+        input=[names.get(name, name) for name in node.input],
+        output=[names.get(name, name) for name in node.output],
+    )
+    for attribute in _resolved(node.attribute, given):
+        if attribute.type != onnx.AttributeProto.GRAPH:
+            copy.attribute.append(attribute)
+            continue
+        graph = attribute.g
+        own = _own_names(graph)
+        outer = {name: other for name, other in names.items() if name not in own}
+        inside = onnx.GraphProto()
+        inside.CopyFrom(graph)
+        del inside.node[:]
+        inside.node.extend(_renamed(inner, outer, given) for inner in graph.node)
+        for each in inside.output:
+            each.name = outer.get(each.name, each.name)
+        copy.attribute.append(onnx.AttributeProto(name=attribute.name, type=attribute.type, g=inside))
+    return copy
 
 
 def _resolved(

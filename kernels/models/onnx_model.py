@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file, onnx_functions
+from kernels.models import onnx_constants, onnx_file, onnx_functions, onnx_tail
 from kernels.names import identifier
 from kernels.operators import find_family, importers
+from kernels.operators.node import Importer
 from kernels.program import ElementType, Network, Operator, Role, Tensor
 
 Array = NDArray[Any]
@@ -51,7 +52,7 @@ class Walk:
         """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
         self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
-        self._read = {name for node in model.graph.node for name in node.input}
+        self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
         self._elements = 0
@@ -75,9 +76,11 @@ class Walk:
                 f"{self._path}: input '{value.name}' is of type {kind}, which is not supported"
             )
         shape = tuple(dim.dim_value for dim in given.shape.dim)
-        self.tensors[value.name] = self.draft.add(
-            Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype)
-        )
+        tensor = self.draft.add(Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype))
+        if tensor.elements:
+            self.tensors[value.name] = tensor
+        else:
+            self.values[value.name] = np.zeros(shape, numpy_type(dtype))
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; a value becomes one when it is first asked for."""
@@ -99,31 +102,68 @@ class Walk:
     def _take(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
         """Compute it, or import it, or else what its function is made of."""
         opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
+        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+            self._choose(node, opsets)
+            return
         first = len(self.draft.operators)
         try:
-            outputs = self._outputs(node, opset)
+            outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
         except InputError as error:
             self.draft.forget(first)
-            function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
-            if function is None:
-                raise
-            self._expand(*function, why=error)
-            return
+            outputs = self._otherwise(node, opset, error)
         for name, output in zip(node.output, outputs, strict=False):
-            if isinstance(output, Tensor):
-                self.tensors[name] = output
-            else:
+            if not isinstance(output, Tensor):
                 self.values[name] = output
+            elif output.elements:
+                self.tensors[name] = output
+            else:  # what has no elements is known
+                self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
+
+    def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
+        """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
+        first = len(self.draft.operators)
+        try:
+            outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
+        except InputError as refusal:
+            self.draft.forget(first)
+            why, outputs = InputError(f"{why}; {refusal}"), ()
+        if outputs:
+            return outputs
+        function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+        if function is None:
+            raise why
+        self._expand(*function, why=why)
+        return ()
 
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
-        self._read |= {name for node in nodes for name in node.input}
+        self._read |= {name for node in nodes for name in onnx_functions.read_by(node)}
         for node in nodes:
             try:
                 self._take(node, opsets)
             except InputError as error:
                 inside = f"{node.op_type} of its function ('{onnx_file.name_of(node)}')"
                 raise InputError(f"{why}; {inside}: {error}") from error
+
+    def _choose(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+        """Take the nodes of the branch of an If whose condition is known."""
+        condition = self.values.get(node.input[0])
+        if condition is None:
+            raise InputError(f"its condition ('{node.input[0]}') must be constant: one branch is compiled")
+        nodes, constants, outputs = onnx_functions.branch(node, taken=bool(condition.ravel()[0]))
+        self.values |= constants
+        self._read |= {name for inner in nodes for name in onnx_functions.read_by(inner)} | {*outputs}
+        for inner in nodes:
+            try:
+                self._take(inner, opsets)
+            except InputError as error:
+                inside = f"{inner.op_type} of its branch ('{onnx_file.name_of(inner)}')"
+                raise InputError(f"{inside}: {error}") from error
+        for name, output in zip(node.output, outputs, strict=True):
+            if output in self.values:
+                self.values[name] = self.values[output]
+            else:
+                self.tensors[name] = self.tensors[output]
 
     def _type(self, name: str) -> onnx.TypeProto:
         """What ONNX calls the type of an input."""
@@ -146,12 +186,19 @@ class Walk:
                 if self._elements > MOST_ELEMENTS:
                     raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
+        nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
+        if nothing is not None:
+            return nothing
         importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if importer is None and node.op_type in BEYOND:
             raise InputError(BEYOND[node.op_type])
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
+        return self._imported(node, opset, importer)
+
+    def _imported(self, node: onnx.NodeProto, opset: int, importer: Importer) -> Sequence[Tensor]:
+        """What an importer makes of a node, under the model's own names."""
         view = View(self, node, opset, tuple(name if name in self._read else "" for name in node.output))
         outputs = importer(view)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -169,15 +216,15 @@ class Walk:
         for value in self._model.graph.output:
             name = value.name
             given = self.tensor(name)
-            if not given.elements:
-                raise InputError(f"{self._path}: output '{name}' has no elements, {list(given.shape)}")
-            if given.role is Role.INPUT and given.name == name:
+            if name in self.draft.tensors and self.draft.tensors[name].role is Role.INPUT:
                 raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
             if given.name == name:
                 raise InputError(f"{self._path}: '{name}' is an output twice")
             self.draft.reserved.discard(name)
             renamed = self.draft.add(msgspec.structs.replace(given, name=name, role=Role.OUTPUT))
             self.tensors[name] = renamed
+            if not renamed.elements:
+                continue
             self.draft.append(
                 Operator(
                     name=name,
@@ -199,7 +246,7 @@ class View:
         self.op, self.opset, self.outputs = node.op_type, opset, outputs
         self._name = onnx_file.name_of(node)
         self._base = next((name for name in node.output if name), self._name)
-        self._attributes = {given.name: plain(given) for given in node.attribute}
+        self._attributes = {given.name: onnx_file.plain(given) for given in node.attribute}
         self.inputs = tuple(walk.tensor(name) if name else None for name in node.input)
         self._first = len(self._draft.operators)
 
@@ -223,14 +270,18 @@ class View:
 
     def known(self, number: int, what: str) -> Array:
         """An input's value; InputError where `what` is not constant."""
-        value, tensor = self.value(number), self.given(number)
+        value = self.value(number)
         if value is None:
-            raise InputError(f"its {what} ('{tensor.name}') must be constant")
+            raise InputError(f"its {what} ('{self.given(number).name}') must be constant")
         return value
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor's value is known when the library is built."""
         return tensor.role is Role.CONSTANT
+
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
+        return self._draft.constants.get(tensor.name)
 
     def call(
         self,
@@ -340,19 +391,6 @@ MOVES: Mapping[str, Any] = {
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
 }
 """What is done to a constant when the model is read."""
-
-
-def plain(attribute: onnx.AttributeProto) -> Any:
-    """An attribute's value as numbers, text, tuples or an array."""
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
-
-
-LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
 
 
 def element_type(code: int) -> ElementType | None:

@@ -210,7 +210,10 @@ def _cast(node: Node) -> Tensor:
 
 
 def _cast_like(node: Node) -> Tensor:
-    return cast(node, node.given(0), node.given(1).dtype)
+    like = node.inputs[1]
+    if like is None:
+        raise node.refuse("there is nothing to be like")
+    return cast(node, node.given(0), like.dtype)
 
 
 FAMILIES = (Cast(),)

@@ -131,14 +131,14 @@ COMPARISONS: Mapping[str, tuple[str, Callable[[Any, Any, Any], Any], Callable[[A
 
 
 def _compare(node: Node) -> Tensor:
-    return _joined(node, COMPARISONS[node.op][0], {"a": node.given(0), "b": node.given(1)})
+    return joined(node, COMPARISONS[node.op][0], {"a": node.given(0), "b": node.given(1)})
 
 
 def _where(node: Node) -> Tensor:
-    return _joined(node, "where", {"condition": node.given(0), "a": node.given(1), "b": node.given(2)})
+    return joined(node, "where", {"condition": node.given(0), "a": node.given(1), "b": node.given(2)})
 
 
-def _joined(node: Node, kind: str, operands: dict[str, Tensor]) -> Tensor:
+def joined(node: Node, kind: str, operands: dict[str, Tensor]) -> Tensor:
     """An operator of tensors that may be scalars."""
     flat = {name: reshaped(node, tensor, tensor.shape or (1,)) for name, tensor in operands.items()}
     y = node.call(kind, flat)

@@ -32,7 +32,7 @@ from kernels.operators.window import (
     imported,
     output_shape,
     slide,
-    taps,
+    taps_inside,
 )
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
@@ -55,10 +55,11 @@ class ConvAttributes(WindowAttributes, frozen=True, kw_only=True):
 
 
 class ConvEntry(Entry, frozen=True, kw_only=True):
-    """A convolution in a listing; its weights w are a weight."""
+    """A convolution in a listing; `weights = []` if w is not known ahead of time."""
 
     inputs: Image
     attributes: ConvAttributes
+    weights: tuple[Literal["w"], ...] = ("w",)
 
 
 class Convolution(Family):
@@ -70,10 +71,10 @@ class Convolution(Family):
     entry = ConvEntry
     attributes = ConvAttributes
 
-    def __init__(self, rank: int) -> None:
-        """Over images of `rank` dimensions."""
-        self.kind = f"conv{rank}d"
-        self._rank = rank
+    def __init__(self, rank: int, *, exact: bool = False) -> None:
+        """Over images of `rank` dimensions; an `exact` one sums what is there, for sums of integers."""
+        self.kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
+        self._rank, self._exact = rank, exact
 
     def _window(self, attributes: ConvAttributes, x: Shape) -> Window:
         if len(attributes.kernel) != self._rank:
@@ -111,7 +112,7 @@ class Convolution(Family):
                     name="w",
                     shape=(entry.attributes.filters, *kernel, window.channels),
                     layout=f"O{layout[1:-1]}I",
-                    role=Role.CONSTANT,
+                    role=role_of(entry.weights),
                 ),
             ),
             output=Tensor(
@@ -144,19 +145,19 @@ class Convolution(Family):
     ) -> Planned:
         """An implicit matrix product; weights as [taps, channels] x [filters] in panels of filters.
 
-        Or Winograd's algorithm, where that is allowed and pays.
+        They are packed in the arena where they are not known ahead. Or Winograd's algorithm,
+        where that is allowed and pays.
         """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        if attributes.groups == 1 and attributes.x_layout == "channels_last":
+        plain = attributes.groups == 1 and attributes.x_layout == "channels_last"
+        if plain and "w" in weights and not self._exact:
             fast = winograd.planned(window, filters, by)
             if fast is not None:
                 return fast
         schedule = by.schedule(Contraction, lambda: choose(window, filters // attributes.groups, by.cpu))
         packing = packing_of(shapes["w"], schedule.nr, attributes.groups)
-        return Planned(
-            schedule=schedule, packing={"w": packing}, written_once=not schedule.suspends(window)
-        )
+        return planned_with(packing, weights, schedule, written_once=not schedule.suspends(window))
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loop over groups, panels of filters and tiles of pixels."""
@@ -166,16 +167,18 @@ class Convolution(Family):
         if kernel.winograd:
             winograd.emit(b, kernel, window, epilogue)
             return
+        schedule = msgspec.convert(kernel.schedule, Contraction)
+        panels = packed_weights(b, kernel, schedule.nr, attributes.groups)
         with b.loop(0, attributes.groups) as group:
             contraction.emit(
                 b,
                 contraction.Product(
                     window=window,
                     columns=filters,
-                    schedule=msgspec.convert(kernel.schedule, Contraction),
+                    schedule=schedule,
                     image=_image(window, attributes),
                     x=b.buffers["x"],
-                    w=b.buffers["w"],
+                    w=panels,
                     y=b.buffers["y"],
                     packed=True,
                     epilogue=epilogue,
@@ -195,7 +198,7 @@ class Convolution(Family):
         return winograd.estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One matrix product in float64 for each tap and group."""
+        """One matrix product in float64 for each tap and group; none where a tap lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = self._window(attributes, x.shape)
         if attributes.x_layout == "NCHW":
@@ -203,11 +206,12 @@ class Convolution(Family):
         filters = w.reshape(attributes.groups, -1, prod(window.kernel), window.channels)
         shape = (window.batch, *window.out, attributes.groups, filters.shape[1])
         value, magnitude = np.zeros(shape), np.zeros(shape)
-        for tap, elements in taps(window, x, 0.0):
+        for tap, elements, inside in taps_inside(window, x):
             for group in range(attributes.groups):
                 part = elements[..., group * window.channels : (group + 1) * window.channels]
-                value[..., group, :] += part @ filters[group, :, tap].T
-                magnitude[..., group, :] += np.abs(part) @ np.abs(filters[group, :, tap]).T
+                weights = filters[group, :, tap].T
+                value[..., group, :] += np.where(inside, part @ weights, 0.0)
+                magnitude[..., group, :] += np.where(inside, np.abs(part) @ np.abs(weights), 0.0)
         result = output_shape(window, x.shape, attributes.filters)
         return Estimate(
             value=value.reshape(result),
@@ -220,6 +224,34 @@ def packing_of(w: Shape, panel: int, groups: int = 1) -> Packing:
     """Filters last, in panels; groups one after the other."""
     axes = tuple(range(1, len(w)))
     return Packing(permute=(*axes, 0), rows=prod(w[1:]), columns=w[0], panel=panel, groups=groups)
+
+
+def role_of(weights: tuple[str, ...]) -> Role:
+    """What w is to a listing."""
+    return Role.CONSTANT if "w" in weights else Role.INPUT
+
+
+def planned_with(
+    packing: Packing, weights: frozenset[str], schedule: msgspec.Struct, *, written_once: bool
+) -> Planned:
+    """The plan for w, packed when the library is built, or else in the arena by the kernel."""
+    if "w" in weights:
+        return Planned(schedule=schedule, packing={"w": packing}, written_once=written_once)
+    return Planned(schedule=schedule, arena_bytes=4 * packing.elements, written_once=written_once)
+
+
+def packed_weights(b: Any, kernel: Kernel, panel: int, groups: int = 1) -> Any:
+    """The buffer in which w is packed; where it is not yet, it is emitted how the arena gets it so."""
+    w = kernel.operand("w")
+    if w.packing is not None:
+        return b.buffers["w"]
+    terms, filters = prod(w.shape[1:]), w.shape[0] // groups
+    panels = b.buffers["arena"]
+    with b.loop(0, groups) as group:
+        contraction.emit_packing(
+            b, (b.buffers["w"], panels), group * (terms * filters), (terms, filters), panel, (1, terms)
+        )
+    return panels
 
 
 def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:
@@ -249,10 +281,11 @@ def _flattened(window: Window, attributes: ConvAttributes) -> Window:
 
 
 class DepthwiseEntry(Entry, frozen=True, kw_only=True):
-    """A depthwise convolution in a listing; its weights w are a weight."""
+    """A depthwise convolution in a listing; `weights = []` if w is not known ahead of time."""
 
     inputs: Image
     attributes: WindowAttributes
+    weights: tuple[Literal["w"], ...] = ("w",)
 
 
 class DepthwiseConv2D(Family):
@@ -275,7 +308,7 @@ class DepthwiseConv2D(Family):
                     name="w",
                     shape=(window.channels, *window.kernel[1:], 1),
                     layout="OHWI",
-                    role=Role.CONSTANT,
+                    role=role_of(entry.weights),
                 ),
             ),
             output=Tensor(name="y", shape=shape, layout="NHWC", role=Role.OUTPUT),
@@ -301,19 +334,17 @@ class DepthwiseConv2D(Family):
             panel=window.channels,
             groups=1,
         )
-        return Planned(
-            schedule=by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu)),
-            packing={"w": packing},
-            written_once=True,
-        )
+        schedule = by.schedule(channels.Sliding, lambda: channels.choose(window, by.cpu))
+        return planned_with(packing, weights, schedule, written_once=True)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One multiply-add for each tap and vector."""
         attributes = msgspec.convert(kernel.attributes, WindowAttributes)
         window = slide(attributes, kernel.operand("x").shape)
+        weights = packed_weights(b, kernel, window.channels)
 
         def combine(total: Any, element: Any, tap: Any, channel: Any, lanes: int) -> Any:
-            weight = b.load(b.buffers["w"], tap * window.channels + channel, lanes)
+            weight = b.load(weights, tap * window.channels + channel, lanes)
             return b.fma(element, weight, total)
 
         def finish(value: Any, pixel: Any, channel: Any, _: Any) -> None:
@@ -331,15 +362,16 @@ class DepthwiseConv2D(Family):
         )
 
     def reference(self, attributes: WindowAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One product in float64 for each tap."""
+        """One product in float64 for each tap; none where it lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = slide(attributes, x.shape)
         shape = (window.batch, *window.out, window.channels)
         value, magnitude = np.zeros(shape), np.zeros(shape)
         flat = w.reshape(window.channels, -1)
-        for tap, elements in taps(window, x, 0.0):
-            value += elements * flat[:, tap]
-            magnitude += np.abs(elements * flat[:, tap])
+        for tap, elements, inside in taps_inside(window, x):
+            product = np.where(inside, elements * flat[:, tap], 0.0)
+            value += product
+            magnitude += np.abs(product)
         result = output_shape(window, x.shape, window.channels)
         return Estimate(
             value=value.reshape(result),
@@ -348,30 +380,39 @@ class DepthwiseConv2D(Family):
         )
 
 
-FAMILIES = (Convolution(1), Convolution(2), Convolution(3), DepthwiseConv2D())
+FAMILIES = (
+    *(Convolution(rank) for rank in LAYOUTS),
+    *(Convolution(rank, exact=True) for rank in LAYOUTS),
+    DepthwiseConv2D(),
+)
 
 
 def _conv(node: Node) -> Tensor:
-    x, w = node.given(0), node.known(1, "weights")
-    real(node, x, node.given(1))
+    x, w = node.given(0), node.given(1)
+    real(node, x, w)
+    y = convolved(node, x, w)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
+        y = node.call("add", {"a": y, "b": node.given(2)})
+    return channels_first(node, y)
+
+
+def convolved(node: Node, x: Tensor, w: Tensor, *, exact: bool = False) -> Tensor:
+    """An image and weights as ONNX has them, by the node's window: the result with channels last."""
     rank = len(x.shape) - 2
-    if rank not in LAYOUTS or w.ndim != rank + 2:
+    if rank not in LAYOUTS or len(w.shape) != rank + 2:
         raise node.refuse(f"{rank} dimensions; there are convolutions over 1, 2 and 3")
     kernel, groups = w.shape[2:], node.attribute("group", 1)
     if tuple(node.attribute("kernel_shape", kernel)) != kernel:
         raise node.refuse(f"kernel_shape is not that of the weights, {list(w.shape)}")
     image, window = _padded(node, channels_last(node, x), imported(node, x.shape[2:], kernel))
     attributes: dict[str, Any] = msgspec.to_builtins(window)
-    kind = f"conv{rank}d"
+    kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
     if rank == 2 and 1 < groups == x.shape[1] == w.shape[0]:  # noqa: PLR2004 - the family's images
         kind = "depthwise_conv2d"
     else:
         attributes |= {"filters": w.shape[0], "groups": groups}
-    weights = node.constant(np.ascontiguousarray(np.moveaxis(w, 1, -1)))
-    y = node.call(kind, {"x": image, "w": weights}, attributes)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
-        y = node.call("add", {"a": y, "b": node.given(2)})
-    return channels_first(node, y)
+    weights = ("w",) if node.is_constant(w) else ()
+    return node.call(kind, {"x": image, "w": channels_last(node, w)}, attributes, weights=weights)
 
 
 def _padded(node: Node, x: Tensor, window: WindowAttributes) -> tuple[Tensor, WindowAttributes]:

@@ -28,13 +28,13 @@ def _slice(node: Node) -> Tensor:
         if not step:
             raise node.refuse(f"axis {place} in steps of 0")
         low, high, _ = slice(start, end, step).indices(x.shape[place])
-        if not range(low, high, step):
-            raise node.refuse(f"axis {place} from {start} to {end}: nothing is left")
-        if step > 0:
+        if step > 0 or not range(low, high, step):
             bounds[place] = (low, high, step)
         else:
             backwards[place] = np.arange(low, high, step)
     y = part_of(node, x, bounds)
+    if not y.elements:
+        return y
     for place, chosen in backwards.items():
         y = taken(node, y, place, chosen)
     return y

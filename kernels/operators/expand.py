@@ -12,7 +12,7 @@ from kernels.errors import InputError
 from kernels.operators.base import Array, Entry, Epilogue, Estimate, Shape, exact
 from kernels.operators.elementwise import OneInput
 from kernels.operators.movement import Movement, strides_of
-from kernels.operators.node import Node, integers, reshaped
+from kernels.operators.node import Node, integers, reshaped, without_elements
 from kernels.plan import Kernel
 from kernels.program import Tensor
 from kernels.schedules.copying import emit_copy
@@ -80,15 +80,19 @@ def _expand(node: Node) -> Tensor:
     except ValueError as error:
         raise node.refuse(f"{list(x.shape)} does not broadcast to {list(wanted)}") from error
     if 0 in shape:
-        raise node.refuse(f"the shape {list(shape)} has no elements")
+        return without_elements(node, x, shape)
     return expanded(node, x, shape)
 
 
 def _tile(node: Node) -> Tensor:
     """Each repetition is an axis of its own, before the one that is repeated."""
     x, counts = node.given(0), integers(node, 1, "repeats") or ()
-    if len(counts) != len(x.shape) or min(counts, default=1) < 1:
+    if len(counts) != len(x.shape) or min(counts, default=1) < 0:
         raise node.refuse(f"repeats {list(counts)} of a tensor of shape {list(x.shape)}")
+    if 0 in counts:
+        return without_elements(
+            node, x, tuple(count * extent for count, extent in zip(counts, x.shape, strict=True))
+        )
     pairs = list(zip(counts, x.shape, strict=True))
     flat = reshaped(node, x, tuple(e for count, extent in pairs for e in (1, extent)))
     y = expanded(node, flat, tuple(e for count, extent in pairs for e in (count, extent)))

@@ -25,7 +25,7 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import OneInput
-from kernels.operators.node import Node, axis_of, integers, transposed
+from kernels.operators.node import Node, axis_of, integers, transposed, without_elements
 from kernels.operators.reduction import normalized
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
@@ -324,8 +324,10 @@ def _transpose(node: Node) -> Tensor:
 
 
 def _concat(node: Node) -> Tensor:
-    """More inputs than one kernel takes are joined in rounds."""
-    parts = [node.given(number) for number in range(len(node.inputs))]
+    """More inputs than one kernel takes are joined in rounds; those without elements add nothing."""
+    parts = [tensor for tensor in node.inputs if tensor is not None and tensor.elements]
+    if not parts:
+        raise node.refuse("no input has any elements")
     axis = axis_of(node, node.attribute("axis"), len(parts[0].shape))
     while len(parts) > 1:
         first, parts = parts[:MOST_INPUTS], parts[MOST_INPUTS:]
@@ -336,6 +338,9 @@ def _concat(node: Node) -> Tensor:
 
 def part_of(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
     """The part of x within (start, end, step) of each axis."""
+    shape = tuple(len(range(*bound)) for bound in bounds)
+    if 0 in shape:
+        return without_elements(node, x, shape)
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
         return x
     low, high, steps = zip(*bounds, strict=True)
@@ -350,7 +355,7 @@ def _split(node: Node) -> tuple[Tensor, ...]:
         count = node.attribute("num_outputs", len(node.outputs))
         size = -(-x.shape[axis] // count)
         sizes = (*[size] * (count - 1), x.shape[axis] - size * (count - 1))
-    if sum(sizes) != x.shape[axis] or min(sizes) < 1:
+    if sum(sizes) != x.shape[axis] or min(sizes) < 0:
         raise node.refuse(f"parts of {list(sizes)} of an axis of {x.shape[axis]}")
     parts, first = [], 0
     for size in sizes:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from kernels.elements import numpy_type
 from kernels.errors import InputError
 from kernels.operators.base import Array, Shape
 from kernels.program import ElementType, Tensor
@@ -40,6 +41,9 @@ class Node(Protocol):
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor's value is known when the library is built."""
+
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
 
     def call(
         self,
@@ -69,6 +73,11 @@ def reshaped(node: Node, x: Tensor, shape: Shape) -> Tensor:
     if x.shape == shape:
         return x
     return node.call("reshape", {"x": x}, {"shape": shape})
+
+
+def without_elements(node: Node, x: Tensor, shape: Shape) -> Tensor:
+    """A tensor of x's type of a shape with an extent 0: it is constant, for its value is known."""
+    return node.constant(np.zeros(shape, numpy_type(x.dtype)))
 
 
 def transposed(node: Node, x: Tensor, permute: Shape) -> Tensor:

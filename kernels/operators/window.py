@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
-from kernels.operators.base import Array, Shape, positive
+from kernels.operators.base import Array, Shape, positive, widened
 from kernels.operators.node import Node
 from kernels.schedules.tiles import Three, Window
 
@@ -67,17 +67,17 @@ def slide(attributes: WindowAttributes, x: Shape) -> Window:
         )
     return Window(
         batch=x[0],
-        size=_three(x[1:-1]),
+        size=three(x[1:-1]),
         channels=x[-1],
-        out=_three(tuple(r // s + 1 for r, s in zip(room, stride, strict=True))),
-        kernel=_three(kernel),
-        stride=_three(stride),
-        dilation=_three(dilation),
-        padding=_three(padding[:rank], fill=0),
+        out=three(tuple(r // s + 1 for r, s in zip(room, stride, strict=True))),
+        kernel=three(kernel),
+        stride=three(stride),
+        dilation=three(dilation),
+        padding=three(padding[:rank], fill=0),
     )
 
 
-def _three(values: Shape, fill: int = 1) -> Three:
+def three(values: Shape, fill: int = 1) -> Three:
     """The values of an image of fewer dimensions, the missing ones before them."""
     first, second, third = (fill,) * (3 - len(values)) + values
     return first, second, third
@@ -89,8 +89,8 @@ def output_shape(window: Window, x: Shape, channels: int) -> Shape:
 
 
 def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
-    """(tap, elements) for each tap, in float64, [batch, depth, height, width, channels]."""
-    image = x.astype(np.float64).reshape(window.batch, *window.size, x.shape[-1])
+    """(tap, elements) for each tap, [batch, depth, height, width, channels]; integers as they are."""
+    image = widened(x).reshape(window.batch, *window.size, x.shape[-1])
     reach = [
         (window.out[a] - 1) * window.stride[a] + (window.kernel[a] - 1) * window.dilation[a] + 1
         for a in range(3)
@@ -107,6 +107,13 @@ def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
             for a in range(3)
         )
         yield number, padded[:, *places]
+
+
+def taps_inside(window: Window, x: Array) -> Iterator[tuple[int, Array, Array]]:
+    """(tap, elements, whether they lie in the image), of which the last has one channel."""
+    image = np.ones((*x.shape[:-1], 1))
+    for (tap, elements), (_, inside) in zip(taps(window, x, 0.0), taps(window, image, 0.0), strict=True):
+        yield tap, elements, inside == 1
 
 
 def imported(node: Node, image: Shape, kernel: Shape) -> WindowAttributes:

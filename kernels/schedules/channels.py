@@ -6,36 +6,49 @@ Vectors run along the channels, the contiguous axis of NHWC; memory is passed ov
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import msgspec
 
-from kernels.schedules.blocking import Tile
+from kernels.schedules.blocking import Lines, Tile
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
 
+FAR = 2
+"""An image of so many times the second level's size leaves little of itself there."""
+
 
 class Sliding(msgspec.Struct, frozen=True, kw_only=True):
-    """The schedule: `mr` output pixels by `nr` channels in registers."""
+    """The schedule: `mr` output pixels by `nr` channels in registers.
+
+    With `prefetch` each tile asks for what the one below it will be the first to read.
+    """
 
     mr: Tile
     nr: Tile
+    prefetch: Lines = 0
 
 
 def choose(window: Window, cpu: CPU) -> Sliding:
     """As many neighbouring pixels as half the registers hold, two vectors of channels each.
 
-    Half: the other half is for the loaded elements and weights of the taps in flight.
+    Half: the other half is for the loaded elements and weights of the taps in flight. Where nobody
+    follows the strides of an image that stays in no near cache, it is asked for ahead; and if
+    pixels have few taps in common, it is read one pixel at a time, in pieces as long as can be.
     """
-    nr = min(2 * cpu.lanes, window.channels)
+    streams = cpu.prefetch and not cpu.follows_strides
+    far = streams and 4 * prod(window.size) * window.channels > FAR * cpu.l2.bytes
+    vectors = cpu.vector_registers // 2 // cpu.register_group if far and window.stride[2] > 1 else 2
+    nr = min(vectors * cpu.lanes, window.channels)
     widest = max(
         sum(cpu.registers_of(piece) for _, piece in pieces(width, cpu.lanes))
         for width in (nr, window.channels % nr)
         if width
     )
     most = max(1, cpu.vector_registers // 2 // widest)
-    return Sliding(mr=spread(window.out[2], most)[0], nr=nr)
+    return Sliding(mr=spread(window.out[2], most)[0], nr=nr, prefetch=int(far))
 
 
 def emit_window(
@@ -47,8 +60,9 @@ def emit_window(
     initial: float,
     combine: Callable[[Any, Any, Any, Any, int], Any],
     finish: Callable[[Any, Any, Any, Any], None],
+    scalar: str = "float32",
 ) -> None:
-    """Fold the elements under each window, one channel apart from the other.
+    """Fold the elements under each window, of type `scalar`, one channel apart from the other.
 
     combine(accumulator, element, tap, channel, lanes) gives the new accumulator;
     finish(accumulator, pixel, channel, taps) stores it and gets the number of taps that
@@ -76,6 +90,8 @@ def emit_window(
                             initial=initial,
                             combine=combine,
                             finish=finish,
+                            scalar=scalar,
+                            prefetch=bool(schedule.prefetch),
                         )
 
 
@@ -90,14 +106,18 @@ def _emit_run(
     initial: float,
     combine: Callable[..., Any],
     finish: Callable[..., None],
+    scalar: str,
+    prefetch: bool,
 ) -> None:
     """One tile of pixels by one block of channels."""
     batch, sheet, line, first = place
     channel, vectors = block
+    if prefetch:
+        _prefetch(b, window, x, run, place, block)
     widths = [w for _ in range(run.rows) for _, w in vectors]
-    accumulators = b.registers(widths)
+    accumulators = b.registers(widths, scalar)
     for number, lanes in enumerate(widths):
-        accumulators[number] = b.constant(initial, lanes)
+        accumulators[number] = b.constant(initial, lanes, scalar)
     sheets = inner_taps(b, window, 0, sheet)
     lines = inner_taps(b, window, 1, line)
     with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:
@@ -120,6 +140,27 @@ def _emit_run(
         pixel = window.pixel(batch, (sheet, line, first + row))
         for v, (offset, _) in enumerate(vectors):
             finish(accumulators[row * len(vectors) + v], pixel, channel + offset, taps * inside)
+
+
+def _prefetch(
+    b: Any,
+    window: Window,
+    x: Any,
+    run: Run,
+    place: tuple[Any, Any, Any, Any],
+    block: tuple[Any, list[tuple[int, int]]],
+) -> None:
+    """Ask for the lines of the image that come into the window one line of the result further down."""
+    batch, sheet, line, first = place
+    channel, vectors = block
+    depth = batch * window.size[0] + sheet * window.stride[0]
+    last = (window.kernel[1] - 1) * window.dilation[1] - window.padding[1]
+    for new in range(window.stride[1]):
+        height = (line + 1) * window.stride[1] + last - new
+        origin = (depth * window.size[1] + height) * window.size[2] + first * window.stride[2]
+        for pixel in range(run.rows * window.stride[2]):
+            for offset in range(0, sum(lanes for _, lanes in vectors), b.cpu.l1.line // 4):
+                b.prefetch(x, (origin + pixel) * window.channels + channel + offset)
 
 
 def emit_map(b: Any, elements: int, body: Callable[[Any, int], None]) -> None:

@@ -17,8 +17,8 @@ import pytest
 from kernels.errors import did_you_mean
 from tests.conformance.running import run_all
 from tests.conformance.selection import STATIC, Case, cases, collected
-from toolchains.bench.running import own_target
 from toolchains.emulate import find_machine
+from toolchains.native import own_target
 from toolchains.target import NATIVE, Target, all_targets, find_target
 
 LIST = Path(__file__).parent / "expected_failures.toml"

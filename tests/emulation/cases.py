@@ -28,6 +28,7 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _rows()
     yield from _movements()
     yield from _wider_convolutions()
+    yield from _algebra()
     yield from _moved_types()
     yield from _casts()
     yield from _typed_functions()
@@ -132,6 +133,17 @@ UNARY = (
     "round",
     "leaky_relu",
     "softsign",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "asinh",
+    "acosh",
+    "atanh",
 )
 
 
@@ -276,6 +288,17 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
             "filters = 3, kernel = [2, 4], stride = [3, 1], output_padding = [1, 0]",
         ),
         ("conv_transpose2d", [1, 5, 4, 4], "filters = 9, kernel = [3, 5], padding = [0, 1, 2, 1]"),
+        (
+            "conv_transpose2d",
+            [1, 4, 5, 6],
+            "filters = 9, kernel = [3, 4], stride = [4, 1], dilation = [2, 3], groups = 3",
+        ),
+        ("conv_transpose1d", [2, 9, 4], "filters = 6, kernel = [4], stride = [3], groups = 2"),
+        (
+            "conv_transpose3d",
+            [1, 2, 3, 4, 3],
+            "filters = 5, kernel = [2, 3, 2], stride = [2, 1, 2], padding = [1, 0, 0, 0, 1, 1]",
+        ),
     ]
     fuses = itertools.cycle([["bias", "relu"], [], ["bias", "add"]])
     for (op, x, attributes), fuse in zip(table, fuses, strict=False):
@@ -285,6 +308,18 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
                 f'op = "{op}"\ninputs = {{ x = {x} }}\nattributes = {{ {attributes} }}\nfuse = {json.dumps(fuse)}'
             ),
         )
+    for op, x, attributes in (table[0], table[1], table[7], table[-3]):
+        yield (
+            f"{op}_unpacked",
+            (f'op = "{op}"\ninputs = {{ x = {x} }}\nattributes = {{ {attributes} }}\nweights = []'),
+        )
+    yield (
+        "depthwise_unpacked",
+        (
+            'op = "depthwise_conv2d"\ninputs = { x = [1, 5, 7, 11] }\n'
+            'attributes = { kernel = [3, 2] }\nweights = []\nfuse = ["bias"]'
+        ),
+    )
     yield (
         "maxpool1d",
         (
@@ -327,6 +362,43 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
 TYPES = ("float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool")
 """All but float32."""
 REALS, WHOLE = TYPES[:2], TYPES[2:6]
+
+
+def _algebra() -> Iterator[tuple[str, str]]:
+    """Arithmetic that has a module of its own, or a schedule for constants that are not packed."""
+    yield "shrink", 'op = "shrink"\ninputs = { x = [111] }\nattributes = { threshold = 1.5, bias = 0.25 }'
+    for truncated in ("true", "false"):
+        yield (
+            f"remainder_{truncated}",
+            (
+                'op = "mod"\ninputs = { a = [24, 1], b = [24] }\n'
+                f'attributes = {{ truncated = {truncated} }}\ntype = "float32"'
+            ),
+        )
+    for kind in ("int8", "uint8", "int32", "int64"):
+        yield f"pow_{kind}", f'op = "pow"\ninputs = {{ a = [7, 1], b = [19] }}\ntype = "{kind}"'
+    for kind in ("uint8", "int32"):
+        yield (
+            f"maxpool_{kind}",
+            f'op = "max_pool"\ninputs = {{ x = [1, 7, 9] }}\nattributes = {{ kernel = [3] }}\ntype = "{kind}"',
+        )
+    yield (
+        "exact_conv",
+        (
+            'op = "exact_conv2d"\ninputs = { x = [1, 6, 7, 5] }\n'
+            "attributes = { filters = 9, kernel = [3, 3], padding = [1, 1, 1, 1] }"
+        ),
+    )
+    yield (
+        "sum_pool",
+        (
+            'op = "sum_pool"\ninputs = { x = [1, 9, 8, 5] }\n'
+            "attributes = { kernel = [3, 2], dilation = [1, 2], padding = [1, 0, 1, 1] }"
+        ),
+    )
+    for x, y in (("float32", "int32"), ("int32", "float32"), ("int8", "uint8"), ("bool", "uint8")):
+        words = f'x_type = "{x}", y_type = "{y}"'
+        yield f"bits_{x}", f'op = "bit_cast"\ninputs = {{ x = [37] }}\nattributes = {{ {words} }}'
 
 
 def _moved_types() -> Iterator[tuple[str, str]]:

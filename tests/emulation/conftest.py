@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kernels.models import read_model
@@ -36,6 +37,7 @@ def need_counting(target: Target) -> None:
 @cache
 def built_once(program_key: int, target: str) -> Built:
     program, options = KEPT[program_key]
+    options = msgspec.structs.replace(options, guards="all")
     return build(program, all_targets()[target], options, Progress())
 
 

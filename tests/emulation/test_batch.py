@@ -28,9 +28,9 @@ class Counting(LocalEngine):
         super().__init__()
         self.steps: list[tuple[str, str]] = []
 
-    def run(self, module: str, request: Path, target: Target, **others: object) -> None:
+    def run(self, module: str, request: Path, target: Target, **others: object) -> int | None:
         self.steps.append((module, target.name))
-        super().run(module, request, target, **others)  # type: ignore[arg-type]
+        return super().run(module, request, target, **others)  # type: ignore[arg-type]
 
 
 @pytest.fixture

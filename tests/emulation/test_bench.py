@@ -14,18 +14,22 @@ from kernels.errors import CheckFailedError, InputError
 from kernels.graph.planning import plan as make_plan
 from kernels.manifest import Manifest
 from kernels.models import read_model
+from kernels.plan import Kernel
 from kernels.program import Program
 from kernels.tuning import read_records, signature_of
+from tests.conftest import ROOT
 from tests.emulation.conftest import need_counting
-from toolchains.bench import contest, emulated, results, running, sizes, tuning
+from toolchains.bench import building, contest, emulated, results, running, sizes, tuning
 from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.bench.harness import Harness
 from toolchains.emulators import find_emulator
+from toolchains.native import own_target
 from toolchains.pipeline import Options, build, make
 from toolchains.progress import Progress
-from toolchains.target import all_targets, find_target
+from toolchains.target import Target, find_target
 
-OWN = max(filter(running.runs_here, all_targets().values()), key=lambda target: target.cpu.vector_bits)
+OWN = find_target(own_target())
+Schedule = dict[str, int | str]
 PRODUCTS = """
 name = "bench_small"
 source = "test"
@@ -109,6 +113,14 @@ def test_winograds_algorithm_takes_part_beside_the_direct_one(options: Options, 
     assert WINOGRAD not in measured.ratio
     assert measured.winograd[OURS] == pytest.approx(image.peers[WINOGRAD].ratio ** -0.5)
     assert "m" not in image.schedule, "the row is the direct kernel's"
+
+
+def test_a_build_is_timed_from_nothing_and_again(listing: Path, options: Options, tmp_path: Path) -> None:
+    own = msgspec.structs.replace(options, out=tmp_path / "bench", build=ROOT / "build")
+    taken = building.measure(OWN, own, Progress(quiet=True), "2026-11-25", listing)
+    assert taken.cold > 0
+    assert taken.again > 0
+    assert (taken.jobs, taken.engine) == (own.jobs, own.engine.name)
 
 
 def test_a_residual_is_added_in_place(options: Options, tmp_path: Path) -> None:
@@ -285,6 +297,56 @@ fuse = ["bias"]
 """
 
 
+def forced(program: Program, target: Target, folder: Path, changes: Callable[[Kernel], Schedule]) -> None:
+    """Write records by which the kernels of a program have other schedules than the model's."""
+    records = tuple(
+        tuning.Record(
+            kernel=signature_of(kernel),
+            schedule=kernel.schedule | changes(kernel),
+            gain=1.0,
+            by="time",
+            cpu="",
+            date="",
+        )
+        for kernel in make_plan(program, target).kernels
+    )
+    text = tuning.text(tuning.RecordFile(target=target.name, record=records))
+    (folder / f"{target.name}.toml").write_text(text, encoding="utf-8")
+
+
+SLIDING = """
+name = "sliding"
+source = "test"
+
+[[kernel]]
+name = "depthwise"
+op = "depthwise_conv2d"
+inputs = { x = [2, 9, 11, 21] }
+attributes = { kernel = [3, 3], stride = [2, 1], padding = [1, 1, 1, 1] }
+fuse = ["bias", "relu6"]
+
+[[kernel]]
+name = "largest"
+op = "max_pool"
+inputs = { x = [1, 10, 9, 35] }
+attributes = { kernel = [3, 2], stride = [2, 2], padding = [1, 0, 1, 1] }
+"""
+
+
+@pytest.mark.parametrize("name", ["x86_64", "aarch64", "riscv64-rvv", "s390x"])
+@pytest.mark.parametrize("tile", [(1, 32), (3, 8)])
+def test_windows_that_ask_ahead_are_right(
+    name: str, tile: tuple[int, int], options: Options, tmp_path: Path
+) -> None:
+    (tmp_path / "sliding.toml").write_text(SLIDING, encoding="utf-8")
+    program, target = read_model(tmp_path / "sliding.toml"), find_target(name)
+    mr, nr = tile
+    forced(program, target, tmp_path, lambda _: {"mr": mr, "nr": nr, "prefetch": 1})
+    tuned = msgspec.structs.replace(options, records=(tmp_path,))
+    report = build(program, target, tuned, Progress(quiet=True)).report
+    assert {row.status for row in report.rows} == {"pass"}
+
+
 @pytest.mark.parametrize("name", ["x86_64", "aarch64", "armv7", "riscv64-rvv", "s390x"])
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_blocks_and_prefetching_leave_results_right(
@@ -293,20 +355,8 @@ def test_blocks_and_prefetching_leave_results_right(
     """Caches are too large for small kernels to need blocks, so that schedules are forced here."""
     (tmp_path / "blocks.toml").write_text(ODD, encoding="utf-8")
     program, target = read_model(tmp_path / "blocks.toml"), find_target(name)
-    forced = {"unroll": unroll, "mc": 9, "prefetch_image": 1, "prefetch_panel": 2, "prefetch_result": 1}
-    records = tuple(
-        tuning.Record(
-            kernel=signature_of(kernel),
-            schedule=kernel.schedule | forced | {"kc": 2 * max(4, int(kernel.schedule["ku"]))},
-            gain=1.0,
-            by="time",
-            cpu="",
-            date="",
-        )
-        for kernel in make_plan(program, target).kernels
-    )
-    text = tuning.text(tuning.RecordFile(target=name, record=records))
-    (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    blocks = {"unroll": unroll, "mc": 9, "prefetch_image": 1, "prefetch_panel": 2, "prefetch_result": 1}
+    forced(program, target, tmp_path, lambda each: blocks | {"kc": 2 * max(4, int(each.schedule["ku"]))})
     report = build(
         program, target, msgspec.structs.replace(options, records=(tmp_path,)), Progress(quiet=True)
     ).report

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -123,41 +121,3 @@ def test_skipped_checks_are_said_and_can_be_forbidden(listing: Path, tmp_path: P
     strict = invoke(*words, str(tmp_path / "two"), "--require-checks", **bare)
     assert strict.returncode == 6
     assert "2 check(s) were skipped" in strict.stderr
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("moment", ["compiling", "checking"])
-def test_an_interrupted_build_leaves_the_last_archive_and_nothing_else(
-    listing: Path, tmp_path: Path, number: signal.Signals, status: int, moment: str
-) -> None:
-    out = tmp_path / "out"
-    words = [*BUILD, "--arch", "riscv64", "--model", str(listing), "--out", str(out)]
-    assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    library = next(iter(before)).split("-")[0]
-    listing.write_text(
-        listing.read_text() + gemm(name='"slow"', m="900", n="900", k="900", count=str(status))
-    )
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        for line in child.stderr:
-            if ("linking" if moment == "checking" else " kernels, engine") in line:
-                break
-        time.sleep(1.0)
-        child.send_signal(number)
-        child.stderr.read()
-        assert child.wait(20) == status
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    folder = ROOT / "build" / "riscv64"
-    assert not [path for path in folder.iterdir() if path.name.startswith(f".{library}")]
-    assert not [line for line in _commands() if library in line]
-
-
-def _commands() -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-        except OSError:
-            continue
-    return found

@@ -45,7 +45,9 @@ def test_both_ways_are_right(built: tuple[Target, Built], options: Options, tmp_
         msgspec.json.encode(LinkRequest(plan=apart, target=target, compiler=options.engine.compiler))
     )
     options.engine.run("toolchains.link", request, target)
-    checking = Checking(plan=apart, target=target, engine=options.engine, jobs=options.jobs, place=tmp_path)
+    checking = Checking(
+        plan=apart, target=target, engine=options.engine, jobs=options.jobs, place=tmp_path, build=tmp_path
+    )
     separate = checking.run(Progress(quiet=True)).rows
     names = {kernel.name for kernel in plan.kernels}
     together = [row for row in result.report.rows if row.kernel in names]

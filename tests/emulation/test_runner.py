@@ -35,15 +35,14 @@ FAULTS = {
 }
 
 
-def linked(folder: Path, target: Target, planned: Plan, body: str, *, check: str) -> None:
-    """A runner of one matrix product whose C body is ours, and its input."""
-    (kernel,) = planned.kernels
-    used = "".join(f"(void){each.name}; " for each in kernel.operands)
-    source = (
-        f"#include <stdint.h>\n{declaration(kernel)}\n{{ {check} {used}(void)arena; {body} return 0; }}\n"
-    )
+def linked(folder: Path, target: Target, planned: Plan, *bodies: str, check: str) -> None:
+    """A runner of kernels whose C bodies are ours, and the first's input."""
+    source, header = "#include <stdint.h>\n", "#include <stdint.h>\n"
+    for kernel, body in zip(planned.kernels, bodies, strict=True):
+        used = "".join(f"(void){each.name}; " for each in kernel.operands)
+        source += f"{declaration(kernel)}\n{{ {check} {used}(void)arena; {body} return 0; }}\n"
+        header += f"{declaration(kernel)};\n"
     (folder / "kernel.c").write_text(source, encoding="utf-8")
-    header = f"#include <stdint.h>\n{declaration(kernel)};\n"
     (folder / f"{planned.library}.h").write_text(header, encoding="utf-8")
     (folder / "table.c").write_text(runner_table(planned), encoding="utf-8")
     command = [
@@ -68,7 +67,7 @@ def linked(folder: Path, target: Target, planned: Plan, body: str, *, check: str
         "kernel.c",
     ]
     subprocess.run(command, cwd=folder, env=zig_environment(), check=True)
-    size = sum(each.bytes for each in kernel.operands if each.role != "output")
+    size = sum(each.bytes for each in planned.kernels[0].operands if each.role != "output")
     (folder / "g.in").write_bytes(bytes(size))
 
 
@@ -83,25 +82,40 @@ def emulated(
     counter_code: bytes = b"",
 ) -> Ended:
     """How such a kernel ended."""
-    name = planned.library
     linked(folder, target, planned, body, check=check)
     subprocess.run(counter(), cwd=folder, env=zig_environment(), check=True)
     if counter_code:
         (folder / "counter.so").write_bytes(counter_code)
-    code = functions(folder / "runner", target)[f"{name}_g"]
+    (ended,) = run_all(folder, target, planned, cpu or target.qemu.cpus[0])
+    return ended
+
+
+def run_all(folder: Path, target: Target, planned: Plan, cpu: str, *, guard: bool = False) -> list[Ended]:
+    """How the kernels of a runner ended, in their order, all given the first's input."""
+    code = functions(folder / "runner", target)
     request = EmulateRequest(
         target=target,
-        cpu=cpu or target.qemu.cpus[0],
+        cpu=cpu,
         runner="runner",
         counter="counter.so",
         jobs=1,
-        runs=(Run(kernel="g", input="g.in", output="g.out", timeout=3, code=(code.start, code.end)),),
+        runs=tuple(
+            Run(
+                kernel=kernel.name,
+                input="g.in",
+                output=f"{kernel.name}.out",
+                timeout=3,
+                code=(code[kernel.symbol].start, code[kernel.symbol].end),
+                guarded=("g.in", f"{kernel.name}.guarded") if guard else None,
+            )
+            for kernel in planned.kernels
+        ),
     )
     (folder / "r.json").write_bytes(msgspec.json.encode(request))
     lines: list[str] = []
     LocalEngine().run("toolchains.emulate", folder / "r.json", target, on_line=lines.append)
-    (ended,) = [msgspec.json.decode(line, type=Ended) for line in lines]
-    return ended
+    ended = {each.kernel: each for each in (msgspec.json.decode(line, type=Ended) for line in lines)}
+    return [ended[kernel.name] for kernel in planned.kernels]
 
 
 CHECK = "if (!a || !b || !c) return -1;"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +12,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernels.errors import CheckFailedError, KernfitError
-from tests.clones import LISTING, commit, commit_of_the_project
+from kernels.errors import CheckFailedError, InputError, KernfitError, UsageError
+from tests.clones import LISTING, commit, commit_of_the_project, invoke
+from toolchains import verifying
 from toolchains.archive import Stored, file_sha256, make_archive
 from toolchains.progress import Progress
 from toolchains.provenance import read_provenance
 from toolchains.release import SUMS
 from toolchains.sbom import SBOM, read_sbom, write_sbom
+from toolchains.signing import require_key, sign
 from toolchains.target import find_target
 from toolchains.unpacking import unpack
-from toolchains.verifying import verify
+from toolchains.verifying import Again, verify_archive
 
 TARGET = find_target("s390x")
 NAME = f"small-0.1.0-{TARGET.name}"
@@ -34,13 +35,6 @@ class Released(msgspec.Struct, frozen=True):
     clone: Path
     first: Path
     second: Path
-
-
-def invoke(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "invoke", *words]
-    return subprocess.run(
-        command, cwd=clone, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +58,8 @@ def mine(released: Released, tmp_path: Path) -> Path:
     return tmp_path / "release" / f"{NAME}.tar.gz"
 
 
-def quick(path: Path) -> list[str]:
-    return list(verify(path, Progress(), rebuild=False))
+def quick(path: Path, key: str = "") -> list[str]:
+    return list(verify_archive(path, Progress(), None, key))
 
 
 def renew_sums(path: Path) -> None:
@@ -117,6 +111,31 @@ def test_a_release_is_made_again_and_is_the_same(mine: Path, released: Released)
     assert finished.stdout.splitlines()[-1].endswith(": the same bytes")
 
 
+def test_what_cannot_be_released_is_refused_before_anything_is_built(
+    released: Released, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine.toml"
+    model.write_text(LISTING)
+    shared = ["release", "--arch", TARGET.name, "--engine", "local"]
+    for words, status, told in (
+        (
+            ["--model", "small.toml", "--out", str(tmp_path)],
+            UsageError.status,
+            "something that is no release",
+        ),
+        (
+            ["--model", str(model), "--out", str(tmp_path / "out")],
+            InputError.status,
+            "outside the checkout",
+        ),
+    ):
+        finished = invoke(released.clone, *shared, *words)
+        assert finished.returncode == status, finished.stdout
+        assert told in finished.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.everything
 def test_a_forged_object_is_found_by_making_it_again(mine: Path, released: Released) -> None:
     change(mine, {"libsmall.a": flip_code}, sbom=True)
     assert quick(mine), "all that can be read agrees"
@@ -125,6 +144,34 @@ def test_a_forged_object_is_found_by_making_it_again(mine: Path, released: Relea
     last = finished.stdout.splitlines()[-1]
     assert "differs in libsmall.a: small_product.o: section .text, byte" in last
     assert last.endswith(", in small_product")
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "where"),
+    [
+        ("libsmall.a", flip_code, r"small_product\.o: section \.text, byte \d+, in small_product"),
+        ("libsmall.so", flip_code, r"section \.text, byte \d+, in small_product"),
+        ("small.h", lambda data: data.replace(b"int32_t", b"int64_t"), r"line \d+"),
+    ],
+)
+def test_a_rebuild_that_differs_tells_where(
+    name: str,
+    function: Callable[[bytes], bytes],
+    where: str,
+    mine: Path,
+    released: Released,
+    tmp_path: Path,
+) -> None:
+    change(mine, {name: function}, sbom=True)
+    assert quick(mine), "all that can be read agrees"
+    folders = [tmp_path / which for which in ("theirs", "ours")]
+    pair = []
+    for folder, path in zip(folders, (mine, released.first / mine.name), strict=True):
+        folder.mkdir()
+        pair.append(unpack(path, folder))
+    recipe, _ = read_sbom(pair[0].members[SBOM].read_bytes())
+    with pytest.raises(CheckFailedError, match=rf"differs in {name}: {where}$"):
+        verifying._difference(mine, recipe, *pair, print)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +310,36 @@ def test_a_report_of_other_checks_is_refused(mine: Path) -> None:
         quick(mine)
 
 
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A public key and its secret one, without a password."""
+    if shutil.which("minisign") is None:
+        pytest.skip("minisign is not here: `invoke setup` brings it where it may install packages")
+    public, secret = tmp_path / "key.pub", tmp_path / "key"
+    words = ["minisign", "-G", "-W", "-p", str(public), "-s", str(secret)]
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return public, secret
+
+
+def test_a_release_is_signed_and_the_signature_is_checked(mine: Path, keys: tuple[Path, Path]) -> None:
+    public, secret = keys
+    with pytest.raises(CheckFailedError, match="it is not signed"):
+        quick(mine, str(public))
+    require_key(secret)
+    sign(mine.with_name(SUMS), secret)
+    words = public.read_text().splitlines()[-1]
+    for key in (str(public), words):
+        assert f"signature: SHA256SUMS is signed by {key}" in quick(mine, key)
+    renamed = mine.with_name(SUMS).read_text().replace("NOTES", "notes")
+    mine.with_name(SUMS).write_text(renamed)
+    with pytest.raises(CheckFailedError, match=r"not signed by .*Signature verification failed"):
+        quick(mine, str(public))
+    with pytest.raises(InputError, match="minisign did not sign"):
+        sign(mine.with_name(SUMS), public)
+    with pytest.raises(UsageError, match="no such file"):
+        require_key(public / "none")
+
+
 def test_a_commit_that_is_not_here_cannot_be_built(mine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "members"
     folder.mkdir()
@@ -276,4 +353,4 @@ def test_a_commit_that_is_not_here_cannot_be_built(mine: Path, tmp_path: Path) -
     place.write_bytes(place.read_bytes().replace(recipe.source.commit.encode(), b"0" * 40))
     renew_provenance(mine)
     with pytest.raises(KernfitError, match="is not in this checkout; `git fetch` it"):
-        list(verify(mine, Progress(), rebuild=True))
+        list(verify_archive(mine, Progress(), Again(engine="local")))

@@ -28,11 +28,12 @@ EXPRESSIONS = {
     "inputs.engine": "local",
     "inputs.out": "dist",
     "inputs.options": "--require-checks --jobs 2",
-    "matrix.engine": "local",
+    "matrix.target": "riscv64",
+    "matrix.machine.engine": "local",
     "github.event_name == 'schedule' && '--all' || ''": "--all",
 }
 """What GitHub would put in the place of each expression; one that is not here fails its test."""
-SHORTER = {"--arch all --model all": "--arch riscv64 --model small.toml"}
+SHORTER = {"--model all": "--model small.toml"}
 """What would take hours, and what is run in its stead: the only words that are changed."""
 LONG = ("invoke lint",)
 """What is left to the long tests, for `.ci/run` does the same."""
@@ -167,19 +168,41 @@ def test_hooks_run_what_the_workflows_run() -> None:
     assert set(hooks) <= {step.script for step in FOUND}
 
 
-@pytest.mark.parametrize(("second", "status"), [(b"same", 0), (b"other", 1)])
+@pytest.mark.parametrize(
+    ("second", "targets", "status"),
+    [
+        (b"same", ("riscv64", "s390x"), 0),
+        (b"other", ("riscv64", "s390x"), 1),
+        (b"same", ("riscv64",), 1),
+    ],
+)
 def test_a_release_that_two_machines_made_differently_is_refused(
-    tmp_path: Path, second: bytes, status: int
+    tmp_path: Path, second: bytes, targets: tuple[str, ...], status: int
 ) -> None:
     parsed = YAML(typ="safe").load(GITHUB / "workflows" / "release.yml")
     (script,) = (
         step["run"] for step in parsed["jobs"]["publish"]["steps"] if "Refuse" in step.get("name", "")
     )
-    for engine, data in (("docker", b"same"), ("local", second)):
-        folder = tmp_path / f"release-{engine}"
-        folder.mkdir()
-        (folder / "a.tar.gz").write_bytes(data)
-        sums = f"{hashlib.sha256(data).hexdigest()}  a.tar.gz\n"
-        (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
-    command = ["/bin/bash", "-eo", "pipefail", "-c", script]
-    assert subprocess.run(command, cwd=tmp_path, check=False, stdout=subprocess.PIPE).returncode == status
+    for engine, names, data in (("docker", ("riscv64", "s390x"), b"same"), ("local", targets, second)):
+        for target in names:
+            folder = tmp_path / f"release-{engine}-{target}"
+            folder.mkdir()
+            files = {f"a-{target}.tar.gz": data, "NOTES.md": b"# note"}
+            sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+            (folder / "SHA256SUMS").write_text(text, encoding="utf-8")
+    page = tmp_path / "page.md"
+    ended = subprocess.run(
+        ["/bin/bash", "-eo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(page)},
+        check=False,
+        stdout=subprocess.PIPE,
+    )
+    assert ended.returncode == status
+    if status == 0:
+        rows = page.read_text(encoding="utf-8").splitlines()[2:]
+        assert [row.split()[1] for row in rows] == ["NOTES.md", "a-riscv64.tar.gz", "a-s390x.tar.gz"]
+        assert len((tmp_path / "release" / "SHA256SUMS").read_text().splitlines()) == 3

@@ -191,14 +191,15 @@ def test_limits_and_names_that_collide_are_refused() -> None:
         plan_network(s.network(y=y), TARGET)
 
 
-def test_weights_that_are_computed_are_refused_with_their_node() -> None:
+def test_weights_that_are_computed_are_packed_in_the_arena() -> None:
     s = Sketch("t")
     x = s.input("x", 1, 4, 4, 2, layout="NHWC")
     w = s.tensor("w", (3, 1, 1, 2), Role.INPUT)
     attributes = {"filters": 3, "kernel": [1, 1]}
     y = s.operator("conv", "conv2d", {"x": x, "w": w}, inputs={"x": [1, 4, 4, 2]}, attributes=attributes)
-    with pytest.raises(InputError, match=r"node 'conv' \(conv2d\): 'w' is packed"):
-        plan_network(s.network(y=y), TARGET)
+    (kernel,) = plan_network(s.network(y=y), TARGET).kernels
+    assert kernel.operand("w").packing is None
+    assert kernel.arena_bytes == 4 * 3 * 2
 
 
 def test_names_of_tensors_become_members() -> None:

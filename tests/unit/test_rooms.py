@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 MODULES = [path for folder in ("kernels", "toolchains") for path in sorted((ROOT / folder).rglob("*.py"))]
-TVM = "kernels/codegen/builder.py", "kernels/codegen/lower.py"
+TVM = "kernels/codegen/builder.py", "kernels/codegen/generic.py", "kernels/codegen/lower.py"
 PRINTING = (
     "kernels/codegen/__main__.py",
     "kernels/pack.py",

@@ -17,6 +17,7 @@ from kernels.program import Program
 from kernels.schemas import FOLDER, schema_text
 from tests.conftest import Golden
 from toolchains.bench.results import Bench
+from toolchains.events import Event
 from toolchains.report import Report, Row
 from toolchains.target import Target, all_targets
 
@@ -27,6 +28,7 @@ KINDS: dict[str, Any] = {
     "report": Report,
     "bench": Bench,
     "target": Target,
+    "event": Event,
 }
 
 

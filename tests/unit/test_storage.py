@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from toolchains.archive import make_archive, write_whole
+from tests.conftest import ROOT
+from toolchains.archive import make_archive
 from toolchains.cache import Store, digest
+from toolchains.owner import is_gone, owner
+from toolchains.scratch import exchange, scratch, whole, write_whole
 
 
 def members(folder: Path, names: list[str], mode: int, when: int) -> dict[str, Path]:
@@ -35,20 +42,64 @@ def test_an_archive_depends_on_its_members_alone(tmp_path: Path) -> None:
         assert {(m.mode, m.uid, m.gid, m.uname, m.mtime) for m in archive} == {(0o644, 0, 0, "", 0)}
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
-
-    def fail(self: Path, data: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(data[:1])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(path, b"new" * 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+DIE = """
+import os, sys
+from pathlib import Path
+from toolchains.scratch import scratch, whole
+with whole(Path(sys.argv[1]) / "file") as out, scratch(Path(sys.argv[1]), "work"):
+    out.write(b"new")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_remains_of_a_killed_process_are_removed_and_of_a_live_one_not(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"old")
+    died = subprocess.run([sys.executable, "-c", DIE, str(tmp_path)], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    (work,) = (tmp_path / "tmp").iterdir()
+    (remains,) = (each for each in tmp_path.iterdir() if each.name.startswith(".file."))
+    assert (tmp_path / "file").read_bytes() == b"old"
+    with whole(tmp_path / "file") as ours, scratch(tmp_path, "work") as other:
+        assert not remains.exists()
+        assert not work.exists()
+        ours.write(b"new")
+        with scratch(tmp_path, "work"):
+            assert other.exists()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_process_is_gone_only_if_that_is_sure() -> None:
+    here, process, start = owner().split("-")
+    assert not is_gone(owner())
+    assert is_gone(f"{here}-{process}-{int(start) + 1}"), "its number was another's, before"
+    assert not is_gone(f"00000000-{process}-1"), "of another machine nothing is known"
+
+
+def test_folders_are_exchanged(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    exchange(tmp_path / "one", tmp_path / "two")
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["one"]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["two"]
+    exchange(tmp_path / "two", tmp_path / "new")
+    assert (tmp_path / "new" / "one").exists()
+    assert not (tmp_path / "two").exists()
 
 
 def test_the_store_keeps_and_notices_damage(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from kernels.errors import EngineError, KernfitError, MissingToolError
 from kernels.plan import Kernel
 from toolchains.bench.sysroots import sysroot
 from toolchains.emulators import Emulator, find_emulator
+from toolchains.limits import limit
 from toolchains.link import RUNNER, counter, zig_environment
 from toolchains.process import run
 from toolchains.target import Target
 
 SOURCE = Path(__file__).parent / "peer.c"
-TIMEOUT = 900.0
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +101,12 @@ def _count(target: Target, library: Library, kernel: Kernel, root: Path, emulato
             ],
             counter(),
         ):
-            ended = run(command, timeout=TIMEOUT, cwd=work, env=zig_environment())
+            ended = run(command, timeout=limit("tool"), cwd=work, env=zig_environment())
             if ended.status != 0:
                 raise EngineError(f"the program does not link: {ended.output}")
         plugin = f"{work / 'counter.so'},from=0,to={2**64 - 1},out={work / 'blocks'}"
         command = [str(emulator.path), "-cpu", target.qemu.cpus[0], "-L", str(root), "-plugin", plugin]
-        ended = run([*command, str(work / "peer")], timeout=TIMEOUT)
+        ended = run([*command, str(work / "peer")], timeout=limit("tool"))
         if ended.status != 0:
             raise EngineError(
                 f"{library.package} under {emulator.name}: status {ended.status} {ended.output}"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import EngineError
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.process import run
 from toolchains.target import Target
@@ -125,7 +126,7 @@ class Harness:
                 str(library),
                 str(SOURCE),
             ],
-            timeout=300.0,
+            timeout=limit("tool"),
             env=zig_environment(),
         )
         if compiled.status != 0:

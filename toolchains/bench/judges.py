@@ -18,11 +18,13 @@ from kernels.errors import EngineError, MissingToolError, ResourceError
 from kernels.plan import Kernel, Plan
 from toolchains import processor
 from toolchains.bench.contest import OURS, ContestRequest, Measured
-from toolchains.bench.running import environment, runs_here
+from toolchains.bench.running import environment
 from toolchains.board import Board
 from toolchains.checking import Checking
 from toolchains.emulate import RUNNER_FAULTS
+from toolchains.limits import limit
 from toolchains.making import Options
+from toolchains.native import runs_here
 from toolchains.process import Finished, run
 from toolchains.progress import Progress
 from toolchains.target import Target
@@ -33,8 +35,6 @@ SECONDS = 0.6
 BOARD_SECONDS = 1.0
 """Rounds take so long, where not the least number of them takes longer; on a board they include
 the reading of inputs."""
-TIMEOUT = 1800.0
-PROBE_SECONDS = 60.0
 SIGNALLED = 128
 """A shell's status of what a signal ended is this and the signal's number."""
 
@@ -111,7 +111,7 @@ class Here:
         path.write_bytes(msgspec.json.encode(request))
         ended = run(
             [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(self._target),
             on_line=lines.append,
         )
@@ -145,6 +145,7 @@ class Counted:
             engine=self._options.engine,
             jobs=self._options.jobs,
             place=candidates.place,
+            build=self._options.build,
             only=names,
         )
         rows = {row.kernel: row for row in checking.run(Progress(quiet=True)).rows}
@@ -199,7 +200,7 @@ class OnBoard:
             self._try()
             self._tried = True
         budget = f"{round(BOARD_SECONDS * 1e9):x}"
-        ended = self._board.run(["./runner", "time", budget, *words], TIMEOUT)
+        ended = self._board.run(["./runner", "time", budget, *words], limit("measure"))
         if ended.status != 0:
             raise self._failed(ended)
         timings = _timings(ended.output, names, self._board.host)
@@ -219,7 +220,7 @@ class OnBoard:
     def _try(self) -> None:
         """EngineError unless the board runs the target's code, with vectors that are wide enough."""
         cpu = self._target.cpu
-        ended = self._board.run(["./runner", *(["vector"] if cpu.scalable else [])], PROBE_SECONDS)
+        ended = self._board.run(["./runner", *(["vector"] if cpu.scalable else [])], limit("probe"))
         if 0 < ended.status <= SIGNALLED:
             reason = (ended.output.splitlines() or [""])[-1]
             raise EngineError(

@@ -20,16 +20,16 @@ from kernels.plan import Plan
 from kernels.program import Network
 from toolchains import pipeline
 from toolchains.bench import results
+from toolchains.bench.bars import bars_table
 from toolchains.bench.race import PEER, Raced, RaceRequest, flops_of
-from toolchains.bench.results import BenchRow, PeerFigure, TargetFigures, summary_of, table_of
-from toolchains.bench.running import TIMEOUT, environment, own_target, runs_here
+from toolchains.bench.results import NETWORKS, BenchRow, PeerFigure, TargetFigures, summary_of, table_of
+from toolchains.bench.running import environment
+from toolchains.limits import limit
 from toolchains.making import Options, make
+from toolchains.native import own_target, runs_here
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target
-
-NETWORKS = "networks"
-"""The name of the set, whose rows are models."""
 
 
 def race_model(
@@ -73,7 +73,7 @@ def race_model(
         progress.step(f"{plan.library} on {target.name}: measuring beside {PEER}")
         ended = run(
             [sys.executable, "-m", "toolchains.bench.race", str(place / "race.json")],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
         )
     last = ended.output.strip().splitlines()[-1:] or [""]
@@ -145,6 +145,7 @@ def bench_models(
         if target.name == own_target():
             bench = msgspec.structs.replace(bench, target=target.name, sets=figures.sets)
         results.write(file, bench)
+    show(bars_table(results.read(file)))
     show(str(file))
 
 

@@ -12,9 +12,13 @@ from rich.table import Table
 
 from kernels.plan import Kernel
 from toolchains import processor
-from toolchains.archive import write_whole
+from toolchains.bench.building import Building
 from toolchains.bench.contest import OURS, WINOGRAD, Machine, Measured
 from toolchains.bench.sizes import Size
+from toolchains.scratch import write_whole
+
+NETWORKS = "networks"
+"""The name of the set whose rows are whole models."""
 
 
 class PeerFigure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +104,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sets: dict[str, BenchSet] = {}
     targets: dict[str, TargetFigures] = {}
     sizes: dict[str, Size] = {}
+    building: dict[str, Building] = {}
 
 
 def set_of(title: str, *, summed: bool, measured: Sequence[tuple[Kernel, Measured]]) -> BenchSet:
@@ -237,4 +242,13 @@ def counted_table(counted: Mapping[str, TargetFigures]) -> Table:
     for name, figures in counted.items():
         others = [f"{figures.peers[peer]:.3f}" if peer in figures.peers else "-" for peer in peers]
         table.add_row(name, figures.emulated, f"{figures.insns_per_flop:.4f}", *others)
+    return table
+
+
+def building_table(target: str, taken: Building) -> Table:
+    """What building ResNet-50's library took."""
+    table = Table(box=None, header_style="bold", title="building ResNet-50's library", title_justify="left")
+    for heading in ("target", "engine", "jobs", "from nothing", "nothing changed"):
+        table.add_column(heading, justify="left" if heading in ("target", "engine") else "right")
+    table.add_row(target, taken.engine, str(taken.jobs), f"{taken.cold:.1f} s", f"{taken.again:.1f} s")
     return table

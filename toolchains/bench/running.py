@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import sysconfig
 import tempfile
@@ -18,6 +17,8 @@ from kernels.graph.planning import plan as make_plan
 from kernels.models import catalog, read_listing
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
+from toolchains.bench import building
+from toolchains.bench.bars import bars_table, why_not
 from toolchains.bench.contest import OURS, WINOGRAD, ContestRequest, Machine, Measured
 from toolchains.bench.emulated import measure_peers
 from toolchains.bench.peers import HELD, ONE_THREAD
@@ -25,24 +26,29 @@ from toolchains.bench.picture import draw
 from toolchains.bench.results import (
     BenchSet,
     TargetFigures,
+    building_table,
     counted_table,
     host_of,
     read,
     set_of,
     table_of,
+    today,
     write,
 )
 from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
+from toolchains.limits import limit
 from toolchains.making import Options, make
+from toolchains.native import own_target, runs_here
 from toolchains.process import run
 from toolchains.progress import Progress
-from toolchains.target import Target, all_targets
+from toolchains.target import Target
 
 SETS = Path(__file__).parent / "sets"
 COUNTED = SETS / "counted.toml"
 """The products whose instructions are counted: weights packed, two of a convolution, one of BERT."""
-TIMEOUT = 7200.0
+BUILDING = "building"
+"""What `--sets` calls the time that a build takes."""
 
 
 class Set(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +164,7 @@ def measure_set(
         path.write_bytes(msgspec.json.encode(request))
         ended = run(
             [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=TIMEOUT,
+            timeout=limit("measure"),
             env=environment(target),
             on_line=said,
         )
@@ -223,29 +229,6 @@ def count_instructions(target: Target, options: Options, progress: Progress) -> 
     )
 
 
-def runs_here(target: Target) -> bool:
-    """Whether this machine runs the target's code itself, so that time can be measured."""
-    if target.native is not None:
-        flags = _flags()
-        return platform.machine() == target.native.machine and set(target.native.flags) <= flags
-    return platform.machine() == target.name
-
-
-def _flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
-
-
-def own_target() -> str:
-    """The name of the target with the widest vectors that this machine runs; UsageError if none."""
-    found = [target for target in all_targets().values() if runs_here(target)]
-    if not found:
-        raise UsageError("this machine runs no target itself: say --arch, and instructions are counted")
-    return max(found, key=lambda target: target.cpu.vector_bits).name
-
-
 def bench(
     targets: Sequence[Target],
     words: str,
@@ -256,7 +239,10 @@ def bench(
     size: bool,
     show: Callable[[Any], None],
 ) -> None:
-    """Measure, show tables, and renew bench.json and the pictures in the folder of `options`."""
+    """Measure, show tables, and renew bench.json and the pictures in the folder of `options`.
+
+    Of several targets, those that can be neither timed nor counted here are named at the end.
+    """
     names, extra = _chosen(words)
     path = options.out / "bench.json"
     options = msgspec.structs.replace(options, out=options.build / "bench", checks="sample")
@@ -264,54 +250,84 @@ def bench(
         sizes = show_sizes(targets, options, progress, show)
         whole = read(path)
         write(path, msgspec.structs.replace(whole, sizes={**whole.sizes, **sizes}))
+        show(bars_table(read(path)))
         show(str(path))
         return
     counted: dict[str, TargetFigures] = {}
+    missing: dict[str, str] = {}
+    timed = {**{name: all_sets()[name] for name in names if name != BUILDING}, **extra}
     for target in targets:
-        if runs_here(target):
-            figures = bench_here(
-                target,
-                {**{name: all_sets()[name] for name in names}, **extra},
-                options,
-                progress,
-                seconds=seconds,
-                heard=lambda found: show(table_of(found)),
-            )
-            for peer, why in figures.missing.items():
-                show(f"no {peer}: {why}")
-        else:
-            figures = count_instructions(target, options, progress)
-            counted[target.name] = figures
-        whole = read(path)
-        known = whole.targets.get(target.name, TargetFigures())
-        figures = msgspec.structs.replace(figures, sets={**known.sets, **figures.sets})
-        whole = msgspec.structs.replace(whole, targets={**whole.targets, target.name: figures})
-        if runs_here(target) and target.name == own_target():
-            whole = msgspec.structs.replace(whole, target=target.name, sets=figures.sets)
-        write(path, whole)
-        if figures.host is not None:
-            picture = path.with_name(f"{target.name}.svg")
-            draw(figures.host, figures.sets, target.name, picture)
-            show(str(picture))
+        if timed:
+            try:
+                figures = _figures(target, timed, options, progress, seconds=seconds, show=show)
+            except MissingToolError as error:
+                if len(targets) == 1:
+                    raise
+                missing[target.name] = f"{why_not(target)}, and {error}"
+                continue
+            counted |= {target.name: figures} if figures.insns else {}
+            missing |= {f"{target.name}, {peer}": why for peer, why in figures.missing.items()}
+            _renew(path, target, figures, show)
+        if BUILDING in names and (runs_here(target) or not timed):
+            taken = building.measure(target, options, progress, today())
+            whole = read(path)
+            write(path, msgspec.structs.replace(whole, building={**whole.building, target.name: taken}))
+            show(building_table(target.name, taken))
     if counted:
         show(counted_table(counted))
-    for name, figures in counted.items():
-        for peer, why in figures.missing.items():
-            show(f"{name}: no {peer}: {why}")
+    for name, why in missing.items():
+        show(f"left out: {name}: {why}")
+    if names:
+        show(bars_table(read(path)))
     show(str(path))
+
+
+def _figures(
+    target: Target,
+    sets: Mapping[str, Set],
+    options: Options,
+    progress: Progress,
+    *,
+    seconds: float,
+    show: Callable[[Any], None],
+) -> TargetFigures:
+    """Times where this machine runs the target, else instructions."""
+    if not runs_here(target):
+        return count_instructions(target, options, progress)
+    return bench_here(
+        target, sets, options, progress, seconds=seconds, heard=lambda found: show(table_of(found))
+    )
+
+
+def _renew(path: Path, target: Target, figures: TargetFigures, show: Callable[[Any], None]) -> None:
+    """Put a target's figures into bench.json, where its other sets stay; draw what was timed."""
+    whole = read(path)
+    known = whole.targets.get(target.name, TargetFigures())
+    figures = msgspec.structs.replace(
+        figures, host=figures.host or known.host, sets={**known.sets, **figures.sets}
+    )
+    whole = msgspec.structs.replace(whole, targets={**whole.targets, target.name: figures})
+    if runs_here(target) and target.name == own_target():
+        whole = msgspec.structs.replace(whole, target=target.name, sets=figures.sets)
+    write(path, whole)
+    if figures.host is not None and figures.sets:
+        picture = path.with_name(f"{target.name}.svg")
+        draw(figures.host, figures.sets, target.name, picture)
+        show(str(picture))
 
 
 def _chosen(words: str) -> tuple[list[str], dict[str, Set]]:
     """Names of sets, and sets of the listings among the words; UsageError for what is neither."""
     if not words:
-        return list(all_sets()), {}
+        return [*all_sets(), BUILDING], {}
     names: list[str] = []
     extra: dict[str, Set] = {}
+    known = [*all_sets(), BUILDING]
     for word in words.split(","):
-        if word in all_sets():
+        if word in known:
             names.append(word)
         elif Path(word).is_file():
             extra[Path(word).stem] = Set(title=word, model=Path(word))
         else:
-            raise UsageError(f"unknown set '{word}'{did_you_mean(word, all_sets())}")
+            raise UsageError(f"unknown set '{word}'{did_you_mean(word, known)}")
     return names, extra

@@ -23,6 +23,7 @@ from kernels.plan import Plan
 from toolchains import pipeline
 from toolchains.bench.emulated import LIBRARIES, unpacked
 from toolchains.bench.sysroots import sysroot
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.making import Options
 from toolchains.process import run
@@ -31,7 +32,6 @@ from toolchains.target import Target
 
 ONE = Path(__file__).parent / "sets" / "one.toml"
 """A listing of one product."""
-TIMEOUT = 600.0
 BLAS = """
 int cblas_sgemm(int, int, int, int, int, int, float, const float *, int, const float *, int, float,
                 float *, int);
@@ -190,7 +190,7 @@ def _static(text: str, sizes: list[str], target: Target, root: Path, archive: st
 
 
 def _tool(command: list[str]) -> None:
-    ended = run(command, timeout=TIMEOUT, env=zig_environment())
+    ended = run(command, timeout=limit("tool"), env=zig_environment())
     if ended.status != 0:
         raise EngineError(f"the program does not link: {ended.output}")
 

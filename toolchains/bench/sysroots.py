@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kernels.errors import MissingToolError
 from toolchains.emulators import cache_folder
+from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.target import Target
 
@@ -21,7 +22,6 @@ SUITES = {"bookworm": "libgcc-12-dev", "trixie": "libgcc-14-dev", "forky": "libg
 Release 12 is the first choice, for its builds run on the oldest emulator; release 13 is the first
 with RISC-V, and the one after it the first with LoongArch.
 """
-TIMEOUT = 900.0
 ABSENT = "Unable to locate package"
 
 
@@ -37,7 +37,7 @@ def sysroot(target: Target, package: str, say: Callable[[str], None], *, static:
     MissingToolError where apt cannot bring it.
     """
     arch = architecture(target)
-    place = cache_folder() / "peers" / arch / (f"{package}.static" if static else package)
+    place = unpacked_place(target, f"{package}.static" if static else package)
     if place.is_dir():
         return place
     if not shutil.which("apt-get"):
@@ -60,6 +60,11 @@ def sysroot(target: Target, package: str, say: Callable[[str], None], *, static:
     raise MissingToolError(f"{package} for {arch}: {'; '.join(problems)}")
 
 
+def unpacked_place(target: Target, package: str) -> Path:
+    """Where a package lies once it has been unpacked."""
+    return cache_folder() / "peers" / architecture(target) / package
+
+
 def _unpack(packages: Sequence[str], arch: str, suite: str, folder: Path) -> None:
     """Fill `folder/root`.
 
@@ -72,7 +77,7 @@ def _unpack(packages: Sequence[str], arch: str, suite: str, folder: Path) -> Non
     needed = [line.split()[1] for line in lines if line.startswith("Inst ")]
     _apt([*words, "download", *needed], folder)
     for file in sorted(folder.glob("*.deb")):
-        ended = run(["dpkg-deb", "-x", str(file), str(folder / "root")], timeout=TIMEOUT)
+        ended = run(["dpkg-deb", "-x", str(file), str(folder / "root")], timeout=limit("install"))
         if ended.status != 0:
             raise MissingToolError(f"{file.name} cannot be unpacked: {ended.output}")
     root = folder / "root"
@@ -110,7 +115,7 @@ def _lists(arch: str, suite: str) -> list[str]:
 
 def _apt(words: Sequence[str], folder: Path, on_line: Callable[[str], None] | None = None) -> None:
     """Run apt; MissingToolError says what it found wrong first, for the rest follows from it."""
-    ended = run(["apt-get", *words], timeout=TIMEOUT, cwd=folder, on_line=on_line)
+    ended = run(["apt-get", *words], timeout=limit("install"), cwd=folder, on_line=on_line)
     if ended.status != 0:
         said = [line[3:].strip() for line in ended.output.splitlines() if line.startswith("E: ")]
         raise MissingToolError(said[0] if said else f"apt-get ended with status {ended.status}")

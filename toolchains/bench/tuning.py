@@ -8,24 +8,23 @@ interrupted search goes on where it stood.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from kernels.graph.planning import plan as make_plan
 from kernels.plan import Kernel, Plan, Tuned
-from kernels.program import Program
+from kernels.program import Model, Program, program_of
 from kernels.schedules.blocking import Contraction
 from kernels.schedules.tiling import Winograd
-from kernels.tuning import Known, Record, RecordFile, read_file, signature_of, text
-from toolchains.archive import write_whole
+from kernels.tuning import RECORDS, Known, Record, RecordFile, read_file, signature_of, text
 from toolchains.bench.judges import By, Candidates, Judge, find_judge
 from toolchains.bench.results import today
 from toolchains.cache import code_digest, digest
 from toolchains.making import Options, make
 from toolchains.progress import Progress
+from toolchains.scratch import alone, scratch, write_whole
 from toolchains.target import Target
 
 LEAST_GAIN = 1.02
@@ -79,12 +78,30 @@ def tune(
                 if key not in tried:
                     found = _search(program, kernel, target, options, judge)
                     if found.recorded:
-                        _keep(path, target, signature, found, judge)
+                        _keep(path, options.build, target, signature, found, judge)
                     heard(found)
                     tried.add(key)
                     write_whole(done, msgspec.json.encode(sorted(tried)))
                 bar.advance(kernel.name)
     return path
+
+
+def tune_all(
+    models: Iterable[Model],
+    targets: Sequence[Target],
+    options: Options,
+    progress: Progress,
+    folder: Path | None,
+    host: str,
+) -> Iterator[Path]:
+    """Search for each model and target, and say what is found; files of records, of `folder` or shipped."""
+
+    def heard(found: Found) -> None:
+        progress.say(str(found))
+
+    for model in models:
+        for target in targets:
+            yield tune(program_of(model), target, options, progress, folder or RECORDS, heard, host)
 
 
 def _tried(path: Path) -> set[str]:
@@ -94,7 +111,7 @@ def _tried(path: Path) -> set[str]:
         return set()
 
 
-def _keep(path: Path, target: Target, signature: str, found: Found, judge: Judge) -> None:
+def _keep(path: Path, build: Path, target: Target, signature: str, found: Found, judge: Judge) -> None:
     """Write the record beside those that the file holds, in the place of an older one."""
     record = Record(
         kernel=signature,
@@ -104,9 +121,9 @@ def _keep(path: Path, target: Target, signature: str, found: Found, judge: Judge
         cpu=judge.cpu,
         date=today(),
     )
-    others = [each for each in read_file(path, target.name).record if each.kernel != signature]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text(RecordFile(target=target.name, record=(*others, record))).encode())
+    with alone(build, f"records-{digest(str(path.resolve()))[:16]}", lambda: None):
+        others = [each for each in read_file(path, target.name).record if each.kernel != signature]
+        write_whole(path, text(RecordFile(target=target.name, record=(*others, record))).encode())
 
 
 def neighbours(kernel: Kernel, target: Target, by: By) -> list[Tuned]:
@@ -187,9 +204,9 @@ def _blocks_of_tiles(base: Tuned) -> Iterator[Tuned]:
 def _search(program: Program, kernel: Kernel, target: Target, options: Options, judge: Judge) -> Found:
     """Try the neighbours; of time also the best of them again, for an honest gain."""
     schedules = neighbours(kernel, target, judge.by)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch(options.build, f"tune-{target.name}") as folder:
         plan = _candidates(program, kernel, schedules, target, options)
-        candidates = Candidates(plan=plan, place=Path(folder))
+        candidates = Candidates(plan=plan, place=folder)
         make(plan, target, options, candidates.place, Progress(quiet=True))
         own, *others = candidates.names
         costs = judge.costs(candidates, candidates.names)

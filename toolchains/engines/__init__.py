@@ -10,8 +10,6 @@ import msgspec
 
 from toolchains.target import Target
 
-STEP_TIMEOUT = 3600.0
-
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What steps ran in: an image by tag and digest, if any, and how it differs from the pins."""
@@ -44,9 +42,11 @@ class Engine(Protocol):
         target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
-        timeout: float = STEP_TIMEOUT,
-    ) -> None:
-        """Run a step for a prepared target. It may write in the request's folder only.
+        timeout: float | None = None,
+    ) -> int | None:
+        """Run a step for a prepared target; the most memory that it held, in bytes, if that is known.
+
+        It may write in the request's folder only, and take the limit `step` or `timeout` seconds.
 
         EngineError if it fails, or if the engine was closed.
         """

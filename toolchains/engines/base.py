@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from kernels.errors import EngineError, MissingToolError
 from toolchains.cache import digest
 from toolchains.engines.pinned import SUITE, image_pins
+from toolchains.engines.talking import talking, within
+from toolchains.limits import limit
 from toolchains.process import run
 
-PULL_SECONDS = 180.0
-BOOTSTRAP_SECONDS = 900.0
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 Say = Callable[[str], None]
@@ -45,19 +43,16 @@ def ensure_base(client: Any, on_line: Say) -> str:
 
 def _pull(client: Any) -> str:
     """Why the base cannot be pulled; empty once it has been."""
-    outcome = ["no answer in time"]
 
     def pull() -> None:
-        try:
+        with talking("pulling"):
             client.images.pull(image_pins().base)
-            outcome[0] = ""
-        except DockerException as error:
-            outcome[0] = str(error).splitlines()[0][:200]
 
-    thread = threading.Thread(target=pull, daemon=True)
-    thread.start()
-    thread.join(PULL_SECONDS)
-    return outcome[0]
+    try:
+        within("pull", "the pulling of the base image", pull)
+    except EngineError as error:
+        return str(error)[:200]
+    return ""
 
 
 def _bootstrapped_tag() -> str:
@@ -68,7 +63,9 @@ def _sources() -> list[str]:
     """Apt source lines for the suite from wherever this machine gets its Debian packages."""
     if shutil.which("apt-get") is None:
         return []
-    targets = run(["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)"], timeout=60).output
+    targets = run(
+        ["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)"], timeout=limit("probe")
+    ).output
     found = []
     for line in dict.fromkeys(targets.splitlines()):
         label, _, uri = line.partition("|")
@@ -117,20 +114,18 @@ def _bootstrap(client: Any, on_line: Say) -> str:
             str(tree),
             "-",
         ]
-        finished = subprocess.run(  # noqa: S603 - our own command, with sources on standard input
-            [word for word in command if word],
-            input="\n".join(sources),
-            text=True,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=BOOTSTRAP_SECONDS,
-            env={**os.environ, "SOURCE_DATE_EPOCH": str(image_pins().epoch)},
-        )
-        for line in finished.stdout.splitlines():
-            on_line(line)
-        if finished.returncode != 0:
-            raise EngineError(f"mmdebstrap failed: {finished.stdout[-2000:]}")
+        listed = Path(folder) / "sources.list"
+        listed.write_text("\n".join(sources), encoding="utf-8")
+        with listed.open("rb") as stream:
+            finished = run(
+                [word for word in command if word],
+                timeout=limit("bootstrap"),
+                stdin=stream,
+                env={**os.environ, "SOURCE_DATE_EPOCH": str(image_pins().epoch)},
+                on_line=on_line,
+            )
+        if finished.status != 0:
+            raise EngineError(f"mmdebstrap failed: {finished.output}")
         repository, version = tag.split(":")
         with tree.open("rb") as stream:
             client.api.import_image_from_data(stream, repository=repository, tag=version)
@@ -139,6 +134,6 @@ def _bootstrap(client: Any, on_line: Say) -> str:
 
 def _acquire_options() -> list[str]:
     """What this machine told apt about downloading, such as a proxy."""
-    dump = run(["apt-config", "dump"], timeout=60).output
+    dump = run(["apt-config", "dump"], timeout=limit("probe")).output
     kept = re.findall(r'^(Acquire::(?:http|https|Retries)\S*) "([^"]+)";$', dump, re.MULTILINE)
     return [f'--aptopt={name} "{value}"' for name, value in kept]

@@ -5,26 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 from docker.types import Ulimit
 
-from kernels.errors import EngineError
+from kernels.errors import EngineError, KernfitError
 from toolchains.cache import ROOT
-from toolchains.engines import STEP_TIMEOUT, Surroundings
+from toolchains.engines import Surroundings
 from toolchains.engines.image import connect, ensure_image, image_tag, packages
 from toolchains.engines.local import check_step
 from toolchains.engines.pinned import drift, image_pins
+from toolchains.engines.talking import LABEL, is_orphan, labels, talking, within
+from toolchains.limits import limit, passed_on
 from toolchains.process import KEPT_LINES
+from toolchains.step import peak_of
 from toolchains.target import Target
 
-LABEL = "org.kernfit.process"
-"""Label of our containers; its value is the process that owns one."""
 UNPRIVILEGED = 1000
 MEMORY = "6g"
 PROCESSES, FILES = 512, 4096
@@ -35,7 +37,11 @@ ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 - the container's own, not the machine's
     "KERNFIT_ZIG_CACHE": "/tmp/zig",  # noqa: S108
 }
-"""All that a step has beside the image's PATH: nothing comes from the environment of this process."""
+"""All that a step has beside the image's PATH and KERNFIT_LIMITS, if it is set."""
+CLOSE_SECONDS = 1.5
+"""Containers that take longer to be removed are left to the next run."""
+ORPHAN_SECONDS = 60
+"""A container ends by itself so long after the step's limit, for when nobody is left to end it."""
 
 
 class DockerEngine:
@@ -48,28 +54,25 @@ class DockerEngine:
         """Connect, and remove containers whose process is gone; EngineError if none answers."""
         try:
             self._client = connect()
-            self._sweep()
+            within("docker", "a list of containers", self._sweep)
         except EngineError as error:
             raise EngineError(f"{error}; run `invoke setup`, or use --engine local") from error
-        except DockerException as error:
-            raise EngineError(f"Docker: {_first_line(error)}") from error
         self._preparing = threading.Lock()
+        self._creating = threading.Lock()
         self._live: dict[str, Any] = {}
         self._closed = False
 
     def _sweep(self) -> None:
-        for container in self._client.containers.list(all=True, filters={"label": LABEL}):
-            if not Path(f"/proc/{container.labels[LABEL]}").exists():
-                with contextlib.suppress(APIError):
-                    container.remove(force=True)
+        with talking("looking for what a killed run left"):
+            for found in self._client.api.containers(all=True, filters={"label": LABEL}):
+                if is_orphan(found, time.time()):
+                    with contextlib.suppress(APIError):
+                        self._client.api.remove_container(found["Id"], force=True, v=True)
 
     def prepare(self, target: Target, on_line: Callable[[str], None], *, anew: bool = False) -> None:
         """Build the target's image if it is not there, or `anew` even if it is."""
-        try:
-            with self._preparing:
-                ensure_image(self._client, target, on_line, anew=anew)
-        except DockerException as error:
-            raise EngineError(f"Docker: {_first_line(error)}") from error
+        with self._preparing, talking("making an image"):
+            ensure_image(self._client, target, on_line, anew=anew)
 
     def identity(self, target: Target) -> str:
         """The engine's name and the image's tag, which is a digest of what it is made from."""
@@ -78,11 +81,9 @@ class DockerEngine:
     def describe(self, target: Target) -> Surroundings:
         """The image's tag and identifier, and which of its Debian packages are not as pinned."""
         tag = image_tag(target)
-        try:
+        with talking("describing an image"):
             image = self._client.images.get(tag)
             found = packages(self._client, tag)
-        except DockerException as error:
-            raise EngineError(f"Docker: {_first_line(error)}") from error
         return Surroundings(
             engine=self.name, image=tag, digest=image.id, unpinned=tuple(drift(found, image_pins()))
         )
@@ -94,83 +95,105 @@ class DockerEngine:
         target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
-        timeout: float = STEP_TIMEOUT,
-    ) -> None:
+        timeout: float | None = None,
+    ) -> int | None:
         """Run a step in a container of its own, which is removed whatever happens."""
+        seconds = limit("step") if timeout is None else timeout
         lines: deque[str] = deque(maxlen=KEPT_LINES)
         expired = threading.Event()
-        try:
-            with self._container(module, request, target) as container:
+        peak: list[int] = []
 
-                def expire() -> None:
-                    expired.set()
-                    with contextlib.suppress(DockerException):
-                        container.kill()
+        def follow() -> int:
+            with talking(module):
+                container.start()
+                for line in _lines(container.logs(stream=True, follow=True)):
+                    told = peak_of(line)
+                    if told is not None:
+                        peak.append(told)
+                        continue
+                    lines.append(line)
+                    if on_line is not None and not expired.is_set():
+                        on_line(line)
+                return int(container.wait()["StatusCode"])
 
-                timer = threading.Timer(timeout, expire)
-                timer.start()
-                try:
-                    container.start()
-                    for line in _lines(container.logs(stream=True, follow=True)):
-                        lines.append(line)
-                        if on_line is not None:
-                            on_line(line)
-                    status = int(container.wait()["StatusCode"])
-                finally:
-                    timer.cancel()
-        except DockerException as error:
-            raise EngineError(f"Docker, in {module}: {_first_line(error)}") from error
+        def expire() -> None:
+            expired.set()
+            with contextlib.suppress(KernfitError), talking():
+                container.kill()
+
+        with talking(module), self._container(module, request, target, seconds) as container:
+            timer = threading.Timer(seconds, expire)
+            timer.daemon = True
+            timer.start()
+            try:
+                status = within("docker", f"the end of {module}", follow, seconds)
+            finally:
+                timer.cancel()
         check_step(module, status, "\n".join(lines), timed_out=expired.is_set())
+        return peak[-1] if peak else None
 
     @contextmanager
-    def _container(self, module: str, request: Path, target: Target) -> Iterator[Any]:
-        if self._closed:
-            raise EngineError("the engine was closed")
+    def _container(self, module: str, request: Path, target: Target, seconds: float) -> Iterator[Any]:
         folder = request.parent.resolve()
         user, group = os.getuid(), os.getgid()
         if user == 0:
             user = group = UNPRIVILEGED
             os.chown(folder, user, group)
-        container = self._client.containers.create(
-            image_tag(target),
-            ["python3", "-m", module, f"/work/{request.name}"],
-            user=f"{user}:{group}",
-            working_dir="/kernfit",
-            read_only=True,
-            network_mode="none",
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            init=True,
-            mem_limit=MEMORY,
-            memswap_limit=MEMORY,
-            pids_limit=PROCESSES,
-            ulimits=[
-                Ulimit(name="nofile", soft=FILES, hard=FILES),
-                Ulimit(name="core", soft=0, hard=0),
-            ],
-            labels={LABEL: str(os.getpid())},
-            tmpfs={"/tmp": "size=2g"},  # noqa: S108 - the container's own, not the machine's
-            environment=ENVIRONMENT,
-            volumes={
-                str(ROOT / "kernels"): {"bind": "/kernfit/kernels", "mode": "ro"},
-                str(ROOT / "toolchains"): {"bind": "/kernfit/toolchains", "mode": "ro"},
-                str(folder): {"bind": "/work", "mode": "rw"},
-            },
-        )
-        self._live[container.id] = container
+        step = ["python3", "-m", "toolchains.step", module, f"/work/{request.name}"]
+        with self._creating:
+            if self._closed:
+                raise EngineError("the engine was closed")
+            container = self._client.containers.create(
+                image_tag(target),
+                ["timeout", "--kill-after=10", str(int(seconds) + ORPHAN_SECONDS), *step],
+                user=f"{user}:{group}",
+                working_dir="/kernfit",
+                read_only=True,
+                network_mode="none",
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                init=True,
+                mem_limit=MEMORY,
+                memswap_limit=MEMORY,
+                pids_limit=PROCESSES,
+                ulimits=[
+                    Ulimit(name="nofile", soft=FILES, hard=FILES),
+                    Ulimit(name="core", soft=0, hard=0),
+                ],
+                labels=labels(),
+                tmpfs={"/tmp": "size=2g"},  # noqa: S108 - the container's own, not the machine's
+                environment={**ENVIRONMENT, **passed_on()},
+                volumes={
+                    str(ROOT / "kernels"): {"bind": "/kernfit/kernels", "mode": "ro"},
+                    str(ROOT / "toolchains"): {"bind": "/kernfit/toolchains", "mode": "ro"},
+                    str(folder): {"bind": "/work", "mode": "rw"},
+                },
+            )
+            self._live[container.id] = container
         try:
             yield container
         finally:
-            with contextlib.suppress(APIError):
-                container.remove(force=True)
-            self._live.pop(container.id, None)
+            if self._live.pop(container.id, None) is not None:
+                _remove(container)
 
     def close(self) -> None:
         """Remove the containers of steps that still run, and begin no others."""
         self._closed = True
-        for container in list(self._live.values()):
-            with contextlib.suppress(DockerException):
-                container.remove(force=True)
+        if self._creating.acquire(timeout=CLOSE_SECONDS):
+            self._creating.release()
+        left = [self._live.pop(name) for name in list(self._live)]
+        threads = [threading.Thread(target=_remove, args=(each,), daemon=True) for each in left]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _remove(container: Any) -> None:
+    """Remove a container; one that is gone, or whose engine is, is left to the next run."""
+    with contextlib.suppress(KernfitError), talking():
+        container.remove(force=True, v=True)
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
@@ -181,7 +204,3 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
             yield line.decode("utf-8", "replace").rstrip("\r")
     if rest:
         yield rest.decode("utf-8", "replace")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

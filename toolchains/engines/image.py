@@ -28,6 +28,8 @@ from toolchains.engines.pinned import (
     requirements,
     versions_of,
 )
+from toolchains.engines.talking import FULL, labels, talking, within
+from toolchains.limits import limit
 from toolchains.target import Target
 
 CONTEXT = ROOT / "docker"
@@ -87,7 +89,9 @@ def packages(client: Any, tag: str) -> dict[str, dict[str, str]]:
     found = {}
     for suite, names in LISTS.items():
         files = [f"/opt/kernfit/{name}" for name in names]
-        told = client.containers.run(tag, ["cat", *files], remove=True, network_mode="none")
+        told = client.containers.run(
+            tag, ["cat", *files], remove=True, network_mode="none", labels=labels()
+        )
         found[suite] = versions_of(told.decode())
     return found
 
@@ -100,7 +104,8 @@ def build_image(
     `anew` takes no layer from an earlier build.
     """
     log: list[str] = []
-    try:
+
+    def follow() -> None:
         stream = client.api.build(
             fileobj=_context(),
             custom_context=True,
@@ -119,12 +124,15 @@ def build_image(
             if "error" in event:
                 _fail(str(event["error"]), log)
         client.images.get(tag)
+
+    try:
+        within("image", f"the building of {tag}", follow)
     except DockerException as error:
         _fail(str(error), log)
 
 
 def _fail(message: str, log: list[str]) -> None:
-    if "no space left on device" in message.lower() + " ".join(log[-5:]).lower():
+    if FULL in message.lower() + " ".join(log[-5:]).lower():
         raise ResourceError("Docker has no space left on its disk; `docker system prune` frees some")
     tail = "\n".join(log[-15:])
     raise EngineError(f"the image could not be built: {message}\n{tail}")
@@ -143,11 +151,15 @@ def _context() -> io.BytesIO:
     return raw
 
 
-def connect(timeout: float = 30.0) -> Any:
-    """A client of the engine that answers; EngineError if none does, or not to this user."""
+def connect(timeout: float | None = None) -> Any:
+    """A client of the engine that answers; EngineError if none does, or not to this user.
+
+    It waits `timeout` seconds for each answer, or the limit `docker`.
+    """
+    seconds = limit("docker") if timeout is None else timeout
     try:
-        _knock(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
-        client = docker.from_env(timeout=int(timeout))
+        _knock(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock", seconds)
+        client = docker.from_env(timeout=seconds)
         client.ping()
     except PermissionError as error:
         raise EngineError("this user may not open Docker's socket") from error
@@ -156,29 +168,25 @@ def connect(timeout: float = 30.0) -> Any:
     return client
 
 
-def _knock(host: str) -> None:
+def _knock(host: str, seconds: float) -> None:
     """OSError where nobody listens; the SDK would leak its socket on finding out."""
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(seconds)
             door.connect(host.removeprefix("unix://"))
 
 
 def load_images(path: Path, timeout: float) -> list[str]:
     """Give the engine the images of a file of `docker save`; their tags."""
-    try:
-        with path.open("rb") as stream:
-            return [tag for image in connect(timeout).images.load(stream) for tag in image.tags]
-    except DockerException as error:
-        raise EngineError(f"Docker could not load {path}: {str(error).splitlines()[0]}") from error
+    with path.open("rb") as stream, talking(f"loading {path}"):
+        return [tag for image in connect(timeout).images.load(stream) for tag in image.tags]
 
 
 def remove_images() -> list[str]:
     """Remove every image that kernfit made; their tags. EngineError if no engine answers."""
     client = connect()
-    try:
+    with talking("removing images"):
         tags = [tag for image in client.images.list() for tag in image.tags if tag.startswith("kernfit-")]
         for tag in tags:
             client.images.remove(tag, force=True)
-    except DockerException as error:
-        raise EngineError(f"Docker: {str(error).splitlines()[0]}") from error
     return tags

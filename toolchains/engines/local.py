@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from kernels.errors import EngineError, ResourceError
+from kernels.errors import EngineError, InputError, MissingToolError, ResourceError
 from toolchains.emulators import cache_folder, find_emulator
-from toolchains.engines import STEP_TIMEOUT, Surroundings
+from toolchains.engines import Surroundings
+from toolchains.limits import VARIABLE, limit, passed_on
+from toolchains.owner import owner
 from toolchains.process import end_all, run
+from toolchains.step import PARENT, peak_of
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
+PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 class LocalEngine:
@@ -49,8 +52,8 @@ class LocalEngine:
         target: Target,
         *,
         on_line: Callable[[str], None] | None = None,
-        timeout: float = STEP_TIMEOUT,
-    ) -> None:
+        timeout: float | None = None,
+    ) -> int | None:
         """Run `python -m module request` with a small environment."""
         if self._closed:
             raise EngineError("the engine was closed")
@@ -59,15 +62,28 @@ class LocalEngine:
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
+            PARENT: owner(),
+            **passed_on(),
         }
+        peak: list[int] = []
+
+        def heard(line: str) -> None:
+            told = peak_of(line)
+            if told is not None:
+                peak.append(told)
+            elif on_line is not None:
+                on_line(line)
+
         finished = run(
-            [sys.executable, "-m", module, str(request)],
-            timeout=timeout,
+            [sys.executable, "-m", "toolchains.step", module, str(request)],
+            timeout=limit("step") if timeout is None else timeout,
             cwd=ROOT,
             env=env,
-            on_line=on_line,
+            on_line=heard,
         )
-        check_step(module, finished.status, finished.output, timed_out=finished.timed_out)
+        output = "\n".join(line for line in finished.output.splitlines() if peak_of(line) is None)
+        check_step(module, finished.status, output, timed_out=finished.timed_out)
+        return peak[-1] if peak else None
 
     def close(self) -> None:
         """End the steps that still run, and begin no others."""
@@ -78,10 +94,15 @@ class LocalEngine:
 def check_step(module: str, status: int, output: str, *, timed_out: bool) -> None:
     """Raise what fits a step that did not end well."""
     if timed_out:
-        raise EngineError(f"{module} ran over its time limit; last output: {output}")
+        raise EngineError(
+            f"{module} ran over its time limit, which {VARIABLE}=step=SECONDS sets; last output: {output}"
+        )
     if "No space left on device" in output:
         raise ResourceError(f"{module}: no space left on the disk")
-    if "MemoryError" in output or status in (-9, 137):
+    if "MemoryError" in output or "std::bad_alloc" in output or status in (-9, 137):
         raise ResourceError(f"{module} ran out of memory; try --jobs 1")
+    for kind in (InputError, MissingToolError, ResourceError):
+        if status == kind.status and output:
+            raise kind(output.splitlines()[-1].removeprefix("error: "))
     if status != 0:
         raise EngineError(f"{module} failed with status {status}: {output}")

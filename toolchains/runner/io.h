@@ -18,6 +18,11 @@ unsigned long io_vector_bits(void);
 void io_pin(void);
 /* How long the program has computed, in nanoseconds from any beginning; 0 without a clock. */
 uint64_t io_nanoseconds(void);
+/* Take away the right to read and write whole pages; negative if that fails. */
+long io_forbid(void *from, unsigned long size);
+/* From here on a forbidden access calls `told` with its address; if that returns, the program
+ * ends as if nobody had asked. */
+void io_on_fault(void (*told)(const unsigned char *address));
 void io_exit(int status) __attribute__((noreturn));
 
 #endif

@@ -12,6 +12,13 @@
 #define O_TRUNC 01000
 #define CLOCK_THREAD_CPUTIME_ID 3
 #define MOST_PROCESSORS 1024
+#define PROT_NONE 0
+#define SIGSEGV 11
+#define SA_SIGINFO 4
+#define SA_RESTORER 0x04000000
+#define SA_NODEFER 0x40000000
+#define SA_RESETHAND 0x80000000
+#define SIGNAL_SET_BYTES 8
 
 void runner_main(long count, char **words);
 
@@ -23,7 +30,8 @@ __attribute__((used, noreturn)) void runner_start(long *stack)
 
 #if defined(__x86_64__)
 enum { READ = 0, WRITE = 1, EXIT = 60, CLOSE = 3, OPENAT = 257,
-       CLOCK_GETTIME = 228, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204 };
+       CLOCK_GETTIME = 228, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204,
+       MPROTECT = 10, RT_SIGACTION = 13 };
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -36,7 +44,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__aarch64__)
 enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
-       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123,
+       MPROTECT = 226, RT_SIGACTION = 134 };
 __asm__(".globl _start\n_start: mov x0, sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -50,7 +59,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__arm__)
 enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 322,
-       CLOCK_GETTIME = 263, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242 };
+       CLOCK_GETTIME = 263, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242,
+       MPROTECT = 125, RT_SIGACTION = 174 };
 __asm__(".globl _start\n_start: mov r0, sp\n bic sp, sp, #7\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -64,7 +74,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__riscv) && __riscv_xlen == 64
 enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
-       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123,
+       MPROTECT = 226, RT_SIGACTION = 134 };
 __asm__(".globl _start\n_start: .option push\n .option norelax\n la gp, __global_pointer$\n"
         " .option pop\n mv a0, sp\n call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -79,7 +90,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__s390x__)
 enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 288,
-       CLOCK_GETTIME = 260, SCHED_SETAFFINITY = 239, SCHED_GETAFFINITY = 240 };
+       CLOCK_GETTIME = 260, SCHED_SETAFFINITY = 239, SCHED_GETAFFINITY = 240,
+       MPROTECT = 125, RT_SIGACTION = 174 };
 __asm__(".globl _start\n_start: lgr %r2, %r15\n aghi %r15, -160\n brasl %r14, runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -93,7 +105,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__i386__)
 enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 295,
-       CLOCK_GETTIME = 265, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242 };
+       CLOCK_GETTIME = 265, SCHED_SETAFFINITY = 241, SCHED_GETAFFINITY = 242,
+       MPROTECT = 125, RT_SIGACTION = 174 };
 __asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n"
         " call runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
@@ -106,7 +119,8 @@ static long system_call(long number, long a, long b, long c, long d)
 #elif defined(__powerpc64__)
 /* ELFv2: the table of contents' pointer in r2, a frame of 32 bytes and more below the stack. */
 enum { READ = 3, WRITE = 4, EXIT = 1, CLOSE = 6, OPENAT = 286,
-       CLOCK_GETTIME = 246, SCHED_SETAFFINITY = 222, SCHED_GETAFFINITY = 223 };
+       CLOCK_GETTIME = 246, SCHED_SETAFFINITY = 222, SCHED_GETAFFINITY = 223,
+       MPROTECT = 125, RT_SIGACTION = 173 };
 __asm__(".globl _start\n_start: bcl 20,31,1f\n1: mflr 30\n addis 2,30,.TOC.-1b@ha\n"
         " addi 2,2,.TOC.-1b@l\n mr 3,1\n clrrdi 1,1,4\n li 0,0\n stdu 0,-64(1)\n"
         " bl runner_start\n nop\n");
@@ -126,7 +140,8 @@ static long system_call(long number, long a, long b, long c, long d)
 }
 #elif defined(__loongarch64)
 enum { READ = 63, WRITE = 64, EXIT = 93, CLOSE = 57, OPENAT = 56,
-       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123 };
+       CLOCK_GETTIME = 113, SCHED_SETAFFINITY = 122, SCHED_GETAFFINITY = 123,
+       MPROTECT = 226, RT_SIGACTION = 134 };
 __asm__(".globl _start\n_start: move $a0, $sp\n bl runner_start\n");
 static long system_call(long number, long a, long b, long c, long d)
 {
@@ -205,6 +220,34 @@ uint64_t io_nanoseconds(void)
     long time[2] = {0, 0};
     system_call(CLOCK_GETTIME, CLOCK_THREAD_CPUTIME_ID, (long)time, 0, 0);
     return (uint64_t)time[0] * 1000000000u + (uint64_t)time[1];
+}
+
+long io_forbid(void *from, unsigned long size)
+{
+    return system_call(MPROTECT, (long)from, (long)size, PROT_NONE, 0);
+}
+
+static void (*told_of_fault)(const unsigned char *address);
+
+/* The address stands behind three ints, at its own alignment: siginfo_t of sigaction(2). */
+static void caught(int signal, void *information, void *context)
+{
+    volatile unsigned long nowhere = 8;
+
+    (void)signal, (void)context;
+    told_of_fault(((unsigned char **)information)[sizeof(long) == 8 ? 2 : 3]);
+    (void)*(volatile unsigned char *)nowhere; /* without a handler now, and it must not return */
+}
+
+/* The system's structure is handler, flags, restorer, signals to block; some have no restorer,
+ * and take it for the signals. It never returns, so that what the restorer is makes no odds. */
+void io_on_fault(void (*told)(const unsigned char *address))
+{
+    unsigned long action[5] = {(unsigned long)caught,
+                               SA_SIGINFO | SA_RESTORER | SA_NODEFER | SA_RESETHAND,
+                               (unsigned long)caught, 0, 0};
+    told_of_fault = told;
+    system_call(RT_SIGACTION, SIGSEGV, (long)action, 0, SIGNAL_SET_BYTES);
 }
 
 void io_exit(int status)

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 struct operand {
+    const char *name;
     unsigned long bytes;
     int output;
     int aligned; /* it begins a line, whatever the others do */
@@ -22,11 +23,12 @@ struct kernel {
 extern const struct kernel kernels[];
 extern const unsigned long kernel_count;
 
-/* Memory for the operands and the arena of the largest kernel, with guards. */
+/* Memory for the operands and the arena of the largest kernel, with what guards them; it begins a page. */
 extern unsigned char memory[];
 
 #define MAX_OPERANDS 256
 #define GUARD_BYTES 192
 #define LINE_BYTES 64
+#define PAGE_BYTES 65536UL /* the largest page of any system that emulates */
 
 #endif

@@ -33,19 +33,6 @@ struct contestant {
 
 static struct contestant contestants[MOST_KERNELS];
 
-/* The FNV-1a hash of the outputs (Fowler, Noll, Vo; draft-eastlake-fnv). */
-static uint64_t sum_of(const struct place *place)
-{
-    uint64_t sum = 0xcbf29ce484222325u;
-    unsigned long i;
-
-    for (i = 0; i < place->kernel->operand_count; i++)
-        if (place->kernel->operands[i].output)
-            for (const unsigned char *at = place->operands[i]; at < place->ends[i]; at++)
-                sum = (sum ^ *at) * 0x100000001b3u;
-    return sum;
-}
-
 /* Compute once, and write the output unless an earlier kernel had the same. */
 static enum fault compute(unsigned long number, const char *out)
 {

@@ -12,6 +12,7 @@ from toolchains.bench.peers.eigen import Eigen
 from toolchains.bench.peers.libxsmm import Libxsmm
 from toolchains.bench.peers.onednn import Onednn
 from toolchains.bench.peers.xnnpack import Xnnpack
+from toolchains.native import own_target
 from toolchains.target import Target
 
 ONE_THREAD = {
@@ -36,25 +37,25 @@ HELD: dict[str, dict[str, str]] = {
 BLIS chooses by the processor's name, and takes a newer one for a Haswell.
 """
 UNHELD = {"x86_64": ("xnnpack",)}
-"""Peers that cannot be held to a target's instructions, so are no contestants there."""
+"""Peers that cannot be held to a target's instructions, so are no contestants on a machine with more."""
 
 
 def open_peers(target: Target, folder: Path) -> tuple[list[Peer], dict[str, str]]:
     """The peers that are here, and for each of the others how to get it."""
     makers: dict[str, Callable[[], Peer]] = {
         "openblas": blas.openblas,
-        "blis": blas.blis,
+        "blis": lambda: blas.blis(target),
         "mkl": blas.mkl,
         "mkl-packed": blas.packed_mkl,
         "onednn-packed": Onednn,
-        "libxsmm-packed": lambda: Libxsmm(folder),
-        "xnnpack": Xnnpack,
+        "libxsmm-packed": lambda: Libxsmm(target, folder),
+        "xnnpack": lambda: Xnnpack(target),
         "eigen": lambda: Eigen(target, folder),
     }
     found: list[Peer] = []
     missing: dict[str, str] = {}
     for name, make in makers.items():
-        if name in UNHELD.get(target.name, ()):
+        if name in UNHELD.get(target.name, ()) and target.name != own_target():
             missing[name] = f"cannot be held to the instructions of {target.name}"
             continue
         try:

@@ -13,7 +13,9 @@ import numpy as np
 from kernels.errors import EngineError
 from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, address, aligned
+from toolchains.bench.peers import debian
 from toolchains.bench.peers.base import GROUP, PACKAGES, Arrays, Product, open_library, product
+from toolchains.target import Target
 
 ROW_MAJOR, NO_TRANSPOSE, B_MATRIX, PACKED = 101, 111, 162, 151
 """CBLAS's and MKL's enumerations (mkl_cblas.h)."""
@@ -135,13 +137,13 @@ def openblas() -> Blas:
     return Blas("openblas", "OpenBLAS", open_library(*places, get=GROUP), prefix="scipy_")
 
 
-def blis() -> Blas:
-    """BLIS of the system, held to the kernels that BLIS_ARCH_TYPE names; EngineError if it is not.
+def blis(target: Target) -> Blas:
+    """BLIS of Debian, held to the kernels that BLIS_ARCH_TYPE names; EngineError if it is not.
 
     Before its version 1.0 it read the variable as a number, whose meaning changes with the
     version, and took every name for the number 0.
     """
-    library = open_library("libblis.so.4", get="apt-get install libblis4-serial")
+    library = debian.load(target, "BLIS", "libblis.so.4")
     wanted = os.environ.get("BLIS_ARCH_TYPE", "")
     library.bli_arch_string.restype = ctypes.c_char_p
     names: list[str] = []

@@ -6,15 +6,16 @@ import ctypes
 import sys
 from pathlib import Path
 
-from kernels.errors import EngineError, MissingToolError
+from kernels.errors import EngineError
 from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, address
+from toolchains.bench.peers import debian
 from toolchains.bench.peers.base import Arrays, product
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.process import run
 from toolchains.target import Target
 
-HEADERS = Path("/usr/include/eigen3")
 SOURCE = """
 #include <Eigen/Dense>
 typedef Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> Matrix;
@@ -33,8 +34,7 @@ class Eigen:
 
     def __init__(self, target: Target, folder: Path) -> None:
         """Compile into `folder`; MissingToolError without the headers."""
-        if not HEADERS.is_dir():
-            raise MissingToolError("apt-get install libeigen3-dev")
+        headers = debian.find(target, "Eigen", "usr/include/eigen3")
         source, library = folder / "eigen.cpp", folder / "eigen.so"
         source.write_text(SOURCE, encoding="utf-8")
         compiled = run(
@@ -49,12 +49,12 @@ class Eigen:
                 "-w",
                 "-shared",
                 "-fPIC",
-                f"-I{HEADERS}",
+                f"-I{headers}",
                 "-o",
                 str(library),
                 str(source),
             ],
-            timeout=600.0,
+            timeout=limit("tool"),
             env=zig_environment(),
         )
         if compiled.status != 0:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.errors import EngineError, MissingToolError
+from kernels.errors import EngineError
 from kernels.plan import Kernel
 from toolchains.bench.harness import Call, Contestant, aligned
+from toolchains.bench.peers import debian
 from toolchains.bench.peers.base import Arrays, Product, product
+from toolchains.limits import limit
 from toolchains.link import zig_environment
 from toolchains.process import run
+from toolchains.target import Target
 
 PANELS = (32, 64)
 ROWS = (16, 32, 64, 128)
@@ -28,11 +31,9 @@ class Libxsmm:
 
     name, title = "libxsmm-packed", "LIBXSMM, packed"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, target: Target, folder: Path) -> None:
         """Make a shared object of Debian's archive in `folder`; MissingToolError without it."""
-        archive = Path("/usr/lib/libxsmm.a")
-        if not archive.is_file():
-            raise MissingToolError("apt-get install libxsmm-dev")
+        archive = debian.find(target, "LIBXSMM", "usr/lib/libxsmm.a")
         library = folder / "libxsmm.so"
         linked = run(
             [
@@ -48,7 +49,7 @@ class Libxsmm:
                 "-Wl,--no-whole-archive",
                 str(archive.with_name("libxsmmnoblas.a")),
             ],
-            timeout=300.0,
+            timeout=limit("tool"),
             env=zig_environment(),
         )
         if linked.status != 0:

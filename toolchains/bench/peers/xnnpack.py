@@ -12,7 +12,9 @@ from kernels.errors import EngineError
 from kernels.operators.window import WindowAttributes
 from kernels.plan import Kernel
 from toolchains.bench.harness import Array, Call, Contestant, address, aligned
-from toolchains.bench.peers.base import Arrays, Fused, fused, open_library
+from toolchains.bench.peers import debian
+from toolchains.bench.peers.base import Arrays, Fused, fused
+from toolchains.target import Target
 
 DEPTHWISE = 1
 """XNN_FLAG_DEPTHWISE_CONVOLUTION (xnnpack.h)."""
@@ -31,9 +33,9 @@ class Xnnpack:
 
     name, title = "xnnpack", "XNNPACK"
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target) -> None:
         """Open and initialise; EngineError where it does not know the processor."""
-        self._library = open_library("libXNNPACK.so.0", get="apt-get install libxnnpack0")
+        self._library = debian.load(target, "XNNPACK", "libXNNPACK.so.0")
         if self._library.xnn_initialize(None) != 0:
             raise EngineError("XNNPACK does not run on this processor")
 

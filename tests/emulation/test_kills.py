@@ -1,0 +1,56 @@
+"""All or nothing: tasks that are killed outright at random moments, 200 times with `--everything`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.tuning import read_file
+from tests.faults import Project, Undisturbed, kill, killed_builds
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed") / "project")
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(90, marks=pytest.mark.everything)])
+def test_killed_builds_leave_what_was_good_and_go_on(
+    undisturbed: Undisturbed, tmp_path: Path, kills: int
+) -> None:
+    killed_builds(undisturbed, tmp_path / "project", "local", kills)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.everything)])
+def test_killed_checks_leave_what_was_built(undisturbed: Undisturbed, kills: int) -> None:
+    project, chance = undisturbed.project, np.random.default_rng(kills)
+    words, good = project.words("check", "local"), project.archive()
+    done = 0
+    while done < kills:
+        done += kill(project.start(words), chance.uniform(0.0, undisturbed.seconds))
+        project.assert_whole()
+    status, said = project.run(words)
+    assert status == 0, said
+    project.assert_clean()
+    assert project.archive() == good
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.everything)])
+def test_killed_searches_leave_whole_records_and_go_on(tmp_path: Path, kills: int) -> None:
+    project, chance = Project(tmp_path / "project"), np.random.default_rng(kills)
+    project.write("a")
+    records = project.folder / "records"
+    words = project.words("tune", "local", "--records", str(records))
+    done, found = 0, 0
+    while done < kills and kill(project.start(words), chance.uniform(0.0, 20.0)):
+        done += 1
+        read_file(records / "riscv64.toml", "riscv64")
+        searched = len(list((project.build / "tune").glob("*.json")))
+        assert searched >= found
+        found = searched
+    if kills > 1:
+        status, said = project.run(words)
+        assert status == 0, said
+        project.assert_clean()

@@ -1,0 +1,227 @@
+"""A project of its own to break: a copy of the sources, and what must hold of it after every fault."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import docker
+from tests.conftest import ROOT
+from tests.unit.test_listing import HEAD, gemm
+from toolchains.engines.talking import LABEL
+from toolchains.events import Event, read_log
+from toolchains.making import SUFFIXES
+from toolchains.pipeline import STAMP, Stamp, _damaged
+from toolchains.report import Report
+
+SOURCES = ("kernels", "toolchains", "docker", "tasks.py", "pyproject.toml", "CHANGELOG.md")
+SIZES = {"a": ("3", "5"), "b": ("4", "9")}
+"""Rows and columns of two products, which two versions of the small listing add to a third."""
+
+
+class Project:
+    """A copy of the sources in which `build/`, `dist/` and the listing are one test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        for name in SOURCES:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(ROOT / name, folder / name)
+        self.folder, self.build, self.out = folder, folder / "build", folder / "dist"
+        self.listing = folder / "tiny.toml"
+
+    def write(self, version: str, *, slow: bool = False) -> None:
+        """Write the listing: a product that both versions have, one of this, and one that takes minutes."""
+        m, n = SIZES[version]
+        body = gemm(name='"c"', m="2", n="6", k="4") + gemm(name=f'"{version}"', m=m, n=n, k="6")
+        if slow:
+            body += gemm(name='"slow"', m="900", n="900", k="900")
+        self.listing.write_text(HEAD.replace('"t"', '"tiny"') + body, encoding="utf-8")
+
+    def words(self, task: str, engine: str, *more: str, arch: str = "riscv64") -> list[str]:
+        """A command line."""
+        words = ["--arch", arch, "--engine", engine, "--model", str(self.listing)]
+        return [sys.executable, "-m", "invoke", task, *words, *more]
+
+    def start(self, words: list[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a task as a shell would in the background, its output in a file."""
+        with (self.folder / "output").open("w", encoding="utf-8") as output:
+            return subprocess.Popen(
+                words,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, **(env or {})},
+                process_group=0,
+            )
+
+    def run(self, words: list[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Run a task to its end; its status and what it printed. What never ends fails the test."""
+        child = self.start(words, env)
+        try:
+            status = child.wait(600)
+        finally:
+            child.kill()
+        return status, self.said()
+
+    def said(self) -> str:
+        """What the last task printed."""
+        return (self.folder / "output").read_text(encoding="utf-8")
+
+    def archive(self) -> str:
+        """The hash of the archive in `dist/`."""
+        (path,) = self.out.glob("*.tar.gz")
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def events(self) -> list[Event]:
+        """Those of the newest log."""
+        return read_log(
+            max((self.build / "logs").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+        )
+
+    def cached(self, step: str) -> int:
+        """How many kernels the last task took from an earlier one, in that step."""
+        return sum(
+            bool(each.kernel) and each.step == step and each.outcome == "cached" for each in self.events()
+        )
+
+    def generated(self) -> int:
+        """Functions whose objects are all in the cache."""
+        return len(list(_entries(self.build / "cache" / "objects"))) // len(SUFFIXES)
+
+    def assert_whole(self) -> None:
+        """Everything that has its name is whole: cache entries, build folders, archives' reports."""
+        for path in _entries(self.build / "cache"):
+            data = path.read_bytes()
+            assert hashlib.sha256(data[32:]).digest() == data[:32], path
+        for stamp in self.build.glob(f"*/*/{STAMP}"):
+            assert not _damaged(stamp.parent, msgspec.json.decode(stamp.read_bytes(), type=Stamp))
+        for report in self.out.glob("*.report.json"):
+            assert not msgspec.json.decode(report.read_bytes(), type=Report).failed()
+
+    def assert_clean(self) -> None:
+        """Nothing unfinished is left: no process, no folder, no file beside its place."""
+        deadline = time.monotonic() + 30
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not self.processes()
+        assert not list((self.build / "tmp").glob("*")) + list((self.build / "tmp").glob(".*"))
+        for folder in (self.out, self.build):
+            assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+    def processes(self) -> list[str]:
+        """Command lines of processes whose folder or words are in this project."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                where = str((path / "cwd").readlink())
+            except OSError:
+                continue
+            if words and str(self.folder) in f"{where} {words}":
+                found.append(words)
+        return found
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def containers(folder: Path) -> list[str]:
+    """Names of containers in which steps of a project's copy run, or ran."""
+    client = docker.from_env()
+    try:
+        found = client.api.containers(all=True, filters={"label": LABEL})
+    finally:
+        client.close()
+    return [
+        str(each["Names"])
+        for each in found
+        if any(str(mount.get("Source", "")).startswith(str(folder)) for mount in each["Mounts"])
+    ]
+
+
+def kill(child: subprocess.Popen[str], after: float) -> bool:
+    """SIGKILL after so many seconds; False if the child had ended by itself."""
+    try:
+        child.wait(after)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        return True
+    return False
+
+
+class Undisturbed:
+    """A project in peace: the hashes of both versions of the listing, and how long the first takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = Project(folder)
+        self.sha256: dict[str, str] = {}
+        for version in SIZES:
+            self.project.write(version)
+            started = time.monotonic()
+            status, said = self.project.run(self.project.words("build", "local"))
+            assert status == 0, said
+            self.seconds = time.monotonic() - started
+            self.sha256[version] = self.project.archive()
+        self.project.assert_clean()
+
+
+def killed_builds(undisturbed: Undisturbed, folder: Path, engine: str, kills: int) -> None:
+    """Kill builds of either version in turn, so often in all; after each kill and end all must hold."""
+    chance = np.random.default_rng(kills)
+    project = Project(folder)
+    good, want, done, span = "", "a", 0, undisturbed.seconds
+    while done < kills:
+        project.write(want)
+        known = project.generated()
+        child = project.start(project.words("build", engine))
+        while done < kills and kill(child, chance.uniform(0.0, span)):
+            done += 1
+            project.assert_whole()
+            if good:
+                assert project.archive() in (undisturbed.sha256[good], undisturbed.sha256[want])
+            known = project.generated()
+            child = project.start(project.words("build", engine))
+        started = time.monotonic()
+        assert child.wait(600) == 0, project.said()
+        span = max(span, time.monotonic() - started)
+        assert project.archive() == undisturbed.sha256[want]
+        project.assert_whole()
+        project.assert_clean()
+        (ended,) = [each for each in project.events() if each.step == "build" and each.kind == "end"]
+        assert ended.outcome == "cached" or project.cached("compile") == min(known, 2)
+        good, want = want, "b" if want == "a" else "a"
+        shutil.rmtree(project.build / "cache")
+
+
+def interrupt(project: Project, words: list[str], number: signal.Signals, after: float) -> float | None:
+    """Send a signal so many seconds after the start; seconds until the end, None if that was before."""
+    child = project.start(words)
+    try:
+        child.wait(after)
+    except subprocess.TimeoutExpired:
+        child.send_signal(number)
+        sent = time.monotonic()
+        status = child.wait(60)
+        took = time.monotonic() - sent
+        if status not in (128 + number, -number):  # Invoke gives 1 before it has read a line of ours
+            assert (status, project.said()) == (1, "")
+        assert "Traceback" not in project.said() or status < 0  # as Python does before that
+        return took
+    return None
