@@ -8,7 +8,19 @@ import msgspec
 
 from kernels.codegen.driver import run_symbol
 from kernels.codegen.interface import ABI_VERSION
-from kernels.plan import Call, Kernel, NetworkPlan, Operand, Plan, Port, Step, Tuned, Weight, WeightsMode
+from kernels.plan import (
+    Call,
+    Identifier,
+    Kernel,
+    NetworkPlan,
+    Operand,
+    Plan,
+    Port,
+    Step,
+    Tuned,
+    Weight,
+    WeightsMode,
+)
 from kernels.program import Attribute
 from toolchains.target import Target
 
@@ -34,8 +46,8 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Its stack is `stack_bytes`, and `stack_vectors` registers of the running processor's vectors.
     """
 
-    name: str
-    symbol: str
+    name: Identifier
+    symbol: Identifier
     operator: str
     attributes: dict[str, Attribute]
     fused: tuple[Step, ...]
@@ -85,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `abi` is the version of its C ABI, 0 where a kernfit before such versions made it.
     """
 
-    library: str
+    library: Identifier
     target: str
     endianness: Literal["little", "big"]
     source: str

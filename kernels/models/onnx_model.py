@@ -24,8 +24,6 @@ from kernels.program import ElementType, Network, Operator, Role, Tensor
 Array = NDArray[Any]
 
 
-LONGEST_ERROR = 600
-"""Characters; a name in a model may have any number."""
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
@@ -35,17 +33,7 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
 
     `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
     """
-    try:
-        return _read(path, dims or {})
-    except InputError as error:  # names are any text, but an error is one line
-        text = str(error)
-        text = text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 3]}..."
-        text = "".join(sign if sign.isprintable() else "?" for sign in text)
-        raise InputError(text) from error
-
-
-def _read(path: Path, dims: Mapping[str, int]) -> Network:
-    model, weights = onnx_file.load(path, dims)
+    model, weights = onnx_file.load(path, dims or {})
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
     walk = Walk(path, model, weights, draft)

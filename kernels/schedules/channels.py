@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kernels.schedules.blocking import Lines, Tile
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
@@ -25,9 +26,9 @@ class Sliding(msgspec.Struct, frozen=True, kw_only=True):
     With `prefetch` each tile asks for what the one below it will be the first to read.
     """
 
-    mr: int
-    nr: int
-    prefetch: int = 0
+    mr: Tile
+    nr: Tile
+    prefetch: Lines = 0
 
 
 def choose(window: Window, cpu: CPU) -> Sliding:

@@ -17,11 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kernels import graph
 from kernels.codegen.driver import driver_text
-from kernels.errors import InputError
+from kernels.errors import LONGEST, InputError
 from kernels.graph.fuse import MOST_STEPS
 from kernels.graph.network import plan_network
 from kernels.models.inspection import inspect_onnx
-from kernels.models.onnx_model import LONGEST_ERROR
 from kernels.plan import Plan
 from tests import builders, networks
 from tests.unit.test_onnx import read
@@ -377,7 +376,7 @@ def test_inputs_that_are_no_static_tensors_of_numbers_are_refused(
 def test_errors_stay_short_whatever_names_are(tmp_path: Path) -> None:
     name = "very/long\n" * 100_000
     text = refused(saved(networks.model([node("DFT", "x", name=name)], X, ["y"]), tmp_path))
-    assert len(text) == LONGEST_ERROR
+    assert len(text) == LONGEST
 
 
 def test_parts_that_nothing_joins_are_computed_or_dropped(tmp_path: Path) -> None:
