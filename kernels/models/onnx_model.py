@@ -291,6 +291,10 @@ class View:
         """Whether a tensor's value is known when the library is built."""
         return tensor.role is Role.CONSTANT
 
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
+        return self._draft.constants.get(tensor.name)
+
     def call(
         self,
         kind: str,
