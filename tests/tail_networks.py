@@ -75,7 +75,7 @@ PLACES = {"coordinate_transformation_mode": "output_half_pixel"}
 
 
 def detector(folder: Path) -> Path:
-    """Regions of a convolution's result, as detectors have them, of an image of bytes that is made smaller."""
+    """Regions of a convolution's result, as detectors have them, of an image of bytes made smaller."""
     random = np.random.Generator(np.random.PCG64(7))
     weights = random.standard_normal((4, 3, 3, 3)).astype(np.float32) / 5
     nodes = [
