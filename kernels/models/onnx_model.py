@@ -258,7 +258,7 @@ class View:
         self.op, self.opset, self.outputs = node.op_type, opset, outputs
         self._name = onnx_file.name_of(node)
         self._base = next((name for name in node.output if name), self._name)
-        self._attributes = {given.name: plain(given) for given in node.attribute}
+        self._attributes = {given.name: onnx_file.plain(given) for given in node.attribute}
         self.inputs = tuple(walk.tensor(name) if name else None for name in node.input)
         self._first = len(self._draft.operators)
 
@@ -290,6 +290,10 @@ class View:
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor's value is known when the library is built."""
         return tensor.role is Role.CONSTANT
+
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
+        return self._draft.constants.get(tensor.name)
 
     def call(
         self,
@@ -399,19 +403,6 @@ MOVES: Mapping[str, Any] = {
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
 }
 """What is done to a constant when the model is read."""
-
-
-def plain(attribute: onnx.AttributeProto) -> Any:
-    """An attribute's value as numbers, text, tuples or an array."""
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
-
-
-LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
 
 
 def element_type(code: int) -> ElementType | None:

@@ -59,8 +59,9 @@ def emit_window(
     initial: float,
     combine: Callable[[Any, Any, Any, Any, int], Any],
     finish: Callable[[Any, Any, Any, Any], None],
+    scalar: str = "float32",
 ) -> None:
-    """Fold the elements under each window, one channel apart from the other.
+    """Fold the elements under each window, of type `scalar`, one channel apart from the other.
 
     combine(accumulator, element, tap, channel, lanes) gives the new accumulator;
     finish(accumulator, pixel, channel, taps) stores it and gets the number of taps that
@@ -88,6 +89,7 @@ def emit_window(
                             initial=initial,
                             combine=combine,
                             finish=finish,
+                            scalar=scalar,
                             prefetch=bool(schedule.prefetch),
                         )
 
@@ -103,6 +105,7 @@ def _emit_run(
     initial: float,
     combine: Callable[..., Any],
     finish: Callable[..., None],
+    scalar: str,
     prefetch: bool,
 ) -> None:
     """One tile of pixels by one block of channels."""
@@ -111,9 +114,9 @@ def _emit_run(
     if prefetch:
         _prefetch(b, window, x, run, place, block)
     widths = [w for _ in range(run.rows) for _, w in vectors]
-    accumulators = b.registers(widths)
+    accumulators = b.registers(widths, scalar)
     for number, lanes in enumerate(widths):
-        accumulators[number] = b.constant(initial, lanes)
+        accumulators[number] = b.constant(initial, lanes, scalar)
     sheets = inner_taps(b, window, 0, sheet)
     lines = inner_taps(b, window, 1, line)
     with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:
