@@ -412,7 +412,9 @@ def plain(attribute: onnx.AttributeProto) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
-    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
+    if isinstance(value, list) or attribute.type in LISTS:
+        return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in value)
+    return value
 
 
 LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
