@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -183,6 +184,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def checked_on(self) -> tuple[str, ...]:
         """Every processor that kernels are checked on: QEMU's names, or `native` where it has none."""
         return self.qemu.cpus or ((NATIVE,) if self.native else ())
+
+    @property
+    def longest_vector_bits(self) -> int:
+        """The longest vectors that kernels are checked with."""
+        lengths = (re.search(r"\bvlen=(\d+)", cpu) for cpu in self.qemu.cpus)
+        return max(self.cpu.vector_bits, *(int(found[1]) for found in lengths if found), 0)
 
     @property
     def byte_order(self) -> Literal["<", ">"]:

@@ -71,10 +71,10 @@ class Convolution(Family):
     entry = ConvEntry
     attributes = ConvAttributes
 
-    def __init__(self, rank: int) -> None:
-        """Over images of `rank` dimensions."""
-        self.kind = f"conv{rank}d"
-        self._rank = rank
+    def __init__(self, rank: int, *, exact: bool = False) -> None:
+        """Over images of `rank` dimensions; an `exact` one sums what is there, for sums of integers."""
+        self.kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
+        self._rank, self._exact = rank, exact
 
     def _window(self, attributes: ConvAttributes, x: Shape) -> Window:
         if len(attributes.kernel) != self._rank:
@@ -150,7 +150,8 @@ class Convolution(Family):
         """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        if attributes.groups == 1 and attributes.x_layout == "channels_last" and "w" in weights:
+        plain = attributes.groups == 1 and attributes.x_layout == "channels_last"
+        if plain and "w" in weights and not self._exact:
             fast = winograd.planned(window, filters, by)
             if fast is not None:
                 return fast
@@ -379,12 +380,24 @@ class DepthwiseConv2D(Family):
         )
 
 
-FAMILIES = (Convolution(1), Convolution(2), Convolution(3), DepthwiseConv2D())
+FAMILIES = (
+    *(Convolution(rank) for rank in LAYOUTS),
+    *(Convolution(rank, exact=True) for rank in LAYOUTS),
+    DepthwiseConv2D(),
+)
 
 
 def _conv(node: Node) -> Tensor:
     x, w = node.given(0), node.given(1)
     real(node, x, w)
+    y = convolved(node, x, w)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
+        y = node.call("add", {"a": y, "b": node.given(2)})
+    return channels_first(node, y)
+
+
+def convolved(node: Node, x: Tensor, w: Tensor, *, exact: bool = False) -> Tensor:
+    """An image and weights as ONNX has them, by the node's window: the result with channels last."""
     rank = len(x.shape) - 2
     if rank not in LAYOUTS or len(w.shape) != rank + 2:
         raise node.refuse(f"{rank} dimensions; there are convolutions over 1, 2 and 3")
@@ -393,22 +406,13 @@ def _conv(node: Node) -> Tensor:
         raise node.refuse(f"kernel_shape is not that of the weights, {list(w.shape)}")
     image, window = _padded(node, channels_last(node, x), imported(node, x.shape[2:], kernel))
     attributes: dict[str, Any] = msgspec.to_builtins(window)
-    kind = f"conv{rank}d"
+    kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
     if rank == 2 and 1 < groups == x.shape[1] == w.shape[0]:  # noqa: PLR2004 - the family's images
         kind = "depthwise_conv2d"
     else:
         attributes |= {"filters": w.shape[0], "groups": groups}
-    y = weighted(node, kind, image, channels_last(node, w), attributes)
-    return channels_first(node, y)
-
-
-def weighted(node: Node, kind: str, x: Tensor, w: Tensor, attributes: dict[str, Any]) -> Tensor:
-    """The product of an image and its weights, and the bias of the node added, if it has one."""
     weights = ("w",) if node.is_constant(w) else ()
-    y = node.call(kind, {"x": x, "w": w}, attributes, weights=weights)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
-        y = node.call("add", {"a": y, "b": node.given(2)})
-    return y
+    return node.call(kind, {"x": image, "w": channels_last(node, w)}, attributes, weights=weights)
 
 
 def _padded(node: Node, x: Tensor, window: WindowAttributes) -> tuple[Tensor, WindowAttributes]:

@@ -29,6 +29,7 @@ from kernels.operators.base import (
     Shape,
     Shapes,
     positive,
+    scattered,
 )
 from kernels.operators.elementary import INTEGRAL, floor, polynomial, round_even
 from kernels.operators.movement import strides_of
@@ -120,6 +121,10 @@ class GridSample(Family):
         places = generator.uniform(-1.5, 1.5, operand.shape).astype(np.float32)
         places.reshape(-1)[::7] *= 8
         return places
+
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """Finite: a place that rounds to an element or just beside it tells infinity from NaN."""
+        return scattered(generator, self.drawn_for(kernel, generator, operand), finite=True)
 
     def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
         """Room for the elements' places and shares, of all axes and all points of one image."""
