@@ -254,8 +254,9 @@ def _share(part: int | None, whole: int | None) -> str:
 
 
 def _print_problems(console: Console, reports: Sequence[Report]) -> None:
-    """Each broken promise and failed check, and how many were skipped for which reason."""
+    """Each broken promise and failed check, how many were skipped for which reason, and what is known."""
     skipped: dict[str, Counter[str]] = {}
+    known: dict[str, Counter[str]] = {}
     for report in reports:
         for broken in report.broken():
             text = f"broken promise: {report.library} for {report.target}: {broken.name}: {broken.detail}"
@@ -264,10 +265,17 @@ def _print_problems(console: Console, reports: Sequence[Report]) -> None:
             console.print(_problem(row), soft_wrap=True, markup=False)
         for row in report.skipped():
             skipped.setdefault(row.reason, Counter())[report.target] += 1
+        for row in report.rows:
+            if row.quarantine:
+                known.setdefault(f"{row.emulator}: {row.quarantine}", Counter())[report.target] += 1
+    for bug, targets in known.items():
+        text = f"{targets.total()} checks passed on {', '.join(targets)} in spite of a known bug of {bug}"
+        console.print(text, soft_wrap=True, markup=False)
     for reason, targets in skipped.items():
         text = f"{targets.total()} checks skipped on {', '.join(targets)}: {reason}"
         console.print(text, soft_wrap=True, markup=False)
 
 
 def _problem(row: Row) -> str:
-    return f"{row.status}: {row.kernel} for {row.target} on {row.cpu}: {row.reason}"
+    whose = {"kernel": "; the kernel's fault", "emulator": "; the emulator's fault"}.get(row.fault, "")
+    return f"{row.status}: {row.kernel} for {row.target} on {row.cpu}: {row.reason}{whose}"

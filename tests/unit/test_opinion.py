@@ -8,11 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from kernels.errors import InputError
 from toolchains.opinion import settle
 from toolchains.quarantine import Bug, known_bugs
-from toolchains.report import Row
+from toolchains.report import Report, Row
+from toolchains.summary import print_reports
 
 BUG = Bug(
     id="wide-load",
@@ -107,3 +109,16 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path.write_text('[[bug]]\nid = "x"\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"bugs\.toml: .*emulator"):
         known_bugs(path)
+
+
+def test_the_summary_says_whose_fault_it_is_and_which_bug_is_known() -> None:
+    console = Console(record=True, width=200)
+    rows = (
+        msgspec.structs.replace(ROW, kernel="a", fault="kernel"),
+        msgspec.structs.replace(PASSED, kernel="b", quarantine="wide-load"),
+        msgspec.structs.replace(PASSED, kernel="c", quarantine="wide-load"),
+    )
+    print_reports(console, [Report(library="l", target="t", engine="local", rows=rows)])
+    told = console.export_text()
+    assert "crash: a for t on max: read or wrote outside x, behind its end; the kernel's fault" in told
+    assert "2 checks passed on t in spite of a known bug of qemu-x 7.2.22: wide-load" in told

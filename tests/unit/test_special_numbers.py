@@ -21,6 +21,9 @@ from toolchains.target import Target, find_target
 TARGETS = [find_target(name) for name in ("x86_64", "armv7")]
 """One that keeps subnormal numbers, and one that flushes them."""
 
+FINITE = {"grid_sample"}
+"""Tried with finite numbers alone: docs/reliability.md says why."""
+
 
 def edges(folder: Path, target: Target) -> tuple[Kernel, ...]:
     """The small kernels that every target runs."""
@@ -32,6 +35,8 @@ def edges(folder: Path, target: Target) -> tuple[Kernel, ...]:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_every_operand_of_reals_holds_special_numbers(tmp_path: Path, target: Target) -> None:
     for kernel in edges(tmp_path, target):
+        if kernel.kind in FINITE:
+            continue
         arrays = check.make_inputs(kernel, target, special=True)
         for operand in kernel.by_role("input") + kernel.by_role("constant"):
             if not operand.dtype.floating or operand.elements < 24:

@@ -1,0 +1,105 @@
+"""Functions are reentrant: four threads at once, with an arena each, compute what one alone does."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernels import whole
+from kernels.check import input_bytes, make_inputs
+from kernels.graph.planning import plan
+from kernels.models import read_model
+from kernels.plan import Plan
+from kernels.program import Program
+from tests.emulation.conftest import built_for
+from tests.emulation.test_runner import CHECK, GOOD, linked
+from tests.sketches import branching
+from tests.unit.test_listing import gemm, write
+from toolchains.emulate import find_machine, find_other_machine
+from toolchains.link import RUNNER, compiler, zig_environment
+from toolchains.pipeline import REFERENCE, Options, build
+from toolchains.progress import Progress
+from toolchains.target import Target, all_targets, find_target
+
+SOURCE = Path(__file__).parent / "threads.c"
+QUICK = ("x86_64", "riscv64-rvv256", "s390x")
+"""In every run; the others with --everything."""
+TARGETS = [
+    pytest.param(target, id=name, marks=[] if name in QUICK else pytest.mark.everything)
+    for name, target in all_targets().items()
+]
+
+
+def program(folder: Path, target: Target, *linked_too: str) -> Path:
+    """The program of threads with the table that is in a folder, as a static executable."""
+    command = [*compiler("zig", target), "-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", "-static"]
+    command += ["-I", str(RUNNER), "-I", ".", "-o", "threads", str(SOURCE), "table.c", *linked_too]
+    subprocess.run([*command, "-lpthread"], cwd=folder, env=zig_environment(), check=True)
+    return folder / "threads"
+
+
+def run(executable: Path, target: Target, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """On this machine itself where it can, or else under the first emulated processor."""
+    cpu = target.checked_on[0]
+    itself = find_other_machine(target, cpu)
+    machine = itself if itself.name and not itself.command else find_machine(target, cpu)
+    assert not machine.reason
+    return subprocess.run(
+        [*machine.command, str(executable), *words],
+        cwd=executable.parent,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_four_threads_compute_what_one_does(
+    target: Target, edges: Program, options: Options, tmp_path: Path
+) -> None:
+    built_for(target, edges, options)
+    place = options.build / target.name / "edges"
+    planned = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
+    words = []
+    for kernel in planned.kernels:
+        (tmp_path / f"{kernel.name}.in").write_bytes(
+            input_bytes(kernel, make_inputs(kernel, target), target)
+        )
+        words += [kernel.name, str(tmp_path / f"{kernel.name}.in")]
+    executable = program(place, target, "libedges.a")
+    if find_machine(target, target.checked_on[0]).reason:  # it was linked, at least
+        return
+    ended = run(executable, target, words)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended
+
+
+@pytest.mark.parametrize("name", ["x86_64", "armv7"])
+def test_four_threads_run_a_network_as_one_does(name: str, options: Options, tmp_path: Path) -> None:
+    target = find_target(name)
+    build(branching("threads"), target, options, Progress())
+    place = options.build / name / "threads"
+    planned = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
+    assert planned.network is not None
+    given = whole.input_bytes(planned.network, whole.load(place / REFERENCE), target)
+    (tmp_path / "run.in").write_bytes(given)
+    ended = run(program(place, target, "libthreads.a"), target, ["run", str(tmp_path / "run.in")])
+    assert (ended.returncode, ended.stdout) == (0, ""), ended
+
+
+@pytest.mark.parametrize(("state", "status"), [("static", 1), ("", 0)])
+def test_a_kernel_that_keeps_state_is_found(tmp_path: Path, state: str, status: int) -> None:
+    """Every call reads what another one left there."""
+    target = find_target("x86_64")
+    planned = plan(read_model(write(tmp_path, gemm(m="2", n="3", k="2"))), target)
+    (kernel,) = planned.kernels
+    plain = tuple(msgspec.structs.replace(each, packing=None) for each in kernel.operands)
+    kernel = msgspec.structs.replace(kernel, operands=plain)
+    body = f"{state} int calls = 0; {GOOD} c[0] += calls++;"
+    planned = msgspec.structs.replace(planned, kernels=(kernel,))
+    linked(tmp_path, target, planned, body, check=CHECK)
+    ended = run(program(tmp_path, target, "kernel.c"), target, ["g", "g.in"])
+    assert ended.returncode == status, ended
