@@ -1,7 +1,8 @@
-"""Readers under libFuzzer: `python -m tests.fuzz.run FOLDER SECONDS [READER] [FILES]`.
+"""Readers under libFuzzer: `python -m tests.fuzz.run FOLDER SECONDS SEED [READER] [FILES]`.
 
 In FOLDER each reader has a folder, with its corpus and with what made it fail. A line tells how many
-inputs it was given. Files are given to the one reader instead, one by one.
+inputs it was given. The same seed begins with the same ones; 0 is another in each run. Files are given
+to the one reader instead, one by one.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None
     atheris.Fuzz()
 
 
-def run(reader: Reader, folder: Path, seconds: int, files: list[str]) -> bool:
+def run(reader: Reader, folder: Path, seconds: int, words: list[str]) -> bool:
     """Fuzz in a process of its own, and tell how many inputs there were; whether all went well."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def run(reader: Reader, folder: Path, seconds: int, files: list[str]) -> bool:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
         try:
-            fuzz(reader, folder, seconds, files or [str(corpus)])
+            fuzz(reader, folder, seconds, words if words[1:] else [*words, str(corpus)])
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -145,9 +146,10 @@ def run(reader: Reader, folder: Path, seconds: int, files: list[str]) -> bool:
 
 def main(words: list[str]) -> int:
     """Every reader in turn, or one; 1 if one of them failed."""
-    folder, seconds, *rest = words
+    folder, seconds, seed, *rest = words
     names = rest[:1] or list(READERS)
-    well = [run(READERS[name], Path(folder).resolve() / name, int(seconds), rest[1:]) for name in names]
+    options = [f"-seed={int(seed)}", *rest[1:]]
+    well = [run(READERS[name], Path(folder).resolve() / name, int(seconds), options) for name in names]
     return 0 if all(well) else 1
 
 
