@@ -50,19 +50,21 @@ class Project:
             body += gemm(name='"slow"', m="900", n="900", k="900")
         self.listing.write_text(HEAD.replace('"t"', '"tiny"') + body, encoding="utf-8")
 
-    def words(self, task: str, engine: str, *more: str, arch: str = "riscv64") -> list[str]:
+    def words(self, task: str, engine: str, *more: str, model: Path | None = None) -> list[str]:
         """A command line."""
-        words = ["--arch", arch, "--engine", engine, "--model", str(self.listing)]
+        words = ["--arch", "riscv64", "--engine", engine, "--model", str(model or self.listing)]
         return [sys.executable, "-m", "invoke", task, *words, *more]
 
-    def start(self, words: list[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a task as a shell would in the background, its output in a file."""
-        with (self.folder / "output").open("w", encoding="utf-8") as output:
+    def start(
+        self, words: list[str], env: Mapping[str, str] | None = None, output: str = ""
+    ) -> subprocess.Popen[str]:
+        """Start a task as a shell would in the background, its output in a file of a name of its own."""
+        with (self.folder / f"output{output}").open("w", encoding="utf-8") as stream:
             return subprocess.Popen(
                 words,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=stream,
                 stderr=subprocess.STDOUT,
                 text=True,
                 env={**os.environ, **(env or {})},
@@ -78,9 +80,9 @@ class Project:
             child.kill()
         return status, self.said()
 
-    def said(self) -> str:
-        """What the last task printed."""
-        return (self.folder / "output").read_text(encoding="utf-8")
+    def said(self, output: str = "") -> str:
+        """What the last task with that output printed."""
+        return (self.folder / f"output{output}").read_text(encoding="utf-8")
 
     def archive(self) -> str:
         """The hash of the archive in `dist/`."""
@@ -92,6 +94,11 @@ class Project:
         return read_log(
             max((self.build / "logs").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
         )
+
+    def events_of(self, step: str, log: Path | None = None) -> list[Event]:
+        """Ends of a whole step, in the newest log or the one given."""
+        events = read_log(log) if log else self.events()
+        return [each for each in events if each.step == step and each.kind == "end" and not each.kernel]
 
     def cached(self, step: str) -> int:
         """How many kernels the last task took from an earlier one, in that step."""
@@ -123,8 +130,8 @@ class Project:
         for folder in (self.out, self.build):
             assert not [path for path in folder.rglob(".*") if path.is_file()]
 
-    def processes(self) -> list[str]:
-        """Command lines of processes whose folder or words are in this project."""
+    def processes(self, word: str = "") -> list[int]:
+        """Processes whose folder or command line is in this project, and which a word names."""
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
@@ -132,13 +139,23 @@ class Project:
                 where = str((path / "cwd").readlink())
             except OSError:
                 continue
-            if words and str(self.folder) in f"{where} {words}":
-                found.append(words)
+            if words and word in words and str(self.folder) in f"{where} {words}":
+                found.append(int(path.name))
         return found
 
 
 def _entries(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def told(ended: tuple[int, str], status: int, *words: str) -> None:
+    """A task ended with that status and one line of error, or a summary, that has these words."""
+    found, said = ended
+    assert found == status, said
+    assert "Traceback" not in said, said
+    assert sum(line.startswith("error:") for line in said.splitlines()) == 1, said
+    for each in words:
+        assert each in said
 
 
 def containers(folder: Path) -> list[str]:
@@ -204,7 +221,7 @@ def killed_builds(undisturbed: Undisturbed, folder: Path, engine: str, kills: in
         assert project.archive() == undisturbed.sha256[want]
         project.assert_whole()
         project.assert_clean()
-        (ended,) = [each for each in project.events() if each.step == "build" and each.kind == "end"]
+        (ended,) = project.events_of("build")
         assert ended.outcome == "cached" or project.cached("compile") == min(known, 2)
         good, want = want, "b" if want == "a" else "a"
         shutil.rmtree(project.build / "cache")

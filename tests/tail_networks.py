@@ -19,7 +19,7 @@ from kernels.models import onnx_model
 from kernels.models.onnx_tail import TAIL, Row
 from kernels.models.oracle import Oracle
 from kernels.operators import importers
-from kernels.program import Network
+from kernels.program import ElementType, Network
 from kernels.whole import Reference, draw_inputs
 
 Array = NDArray[Any]
@@ -31,6 +31,7 @@ MORE = {
     "Hardmax": Row(tests=("",), buffers=2),
     "InstanceNormalization": Row(tests=("",), buffers=2),
     "LpPool": Row(tests=("",), buffers=2),
+    "MaxPool": Row(tests=("",), buffers=1, types=frozenset((ElementType.UINT8,))),
     "MaxUnpool": Row(tests=("",), buffers=2, types=COUNTED, limits={1: lambda shapes: prod(shapes[0])}),
     "Mean": Row(tests=("",), buffers=2),
     "Shrink": Row(tests=("",), buffers=3),

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -15,13 +14,12 @@ from kernels.models.oracle import Oracle
 from kernels.plan import Plan
 from kernels.program import Model, Program, program_of
 from toolchains.interruption import threads
+from toolchains.machine import CODE_GENERATION_BYTES, available_bytes
 from toolchains.making import Options
 from toolchains.pipeline import Built, build
 from toolchains.progress import Progress
 from toolchains.target import Target
 
-CODE_GENERATION_BYTES = 600 << 20
-"""What a process needs in which TVM is loaded, measured at 450 MB, and one that judges."""
 COPIES = 7
 """Of a kernel's largest operands while it is checked: drawn, packed, in a file, in the runner's
 memory, and in float64 with its bound."""
@@ -75,11 +73,11 @@ def build_all(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two models are named '{name}', and their archives would be too")
-    jobs = [_job(model, target, options) for model in models for target in targets]
+    width = max(1, min(options.jobs, len(models) * len(targets)))
+    each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
+    jobs = [_job(model, target, each) for model in models for target in targets]
     built: dict[str, Built] = {}
     failures: dict[str, Failure] = {}
-    width = max(1, min(options.jobs, len(jobs)))
-    each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
     memory = Memory(available_bytes())
 
     with progress.board(names, [t.name for t in targets], len(jobs)):
@@ -104,7 +102,12 @@ def build_all(
 def _job(model: Model, target: Target, options: Options) -> Job:
     plan = options.plan(model, target)
     work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
-    return Job(model=model, target=target, work=work, bytes=CODE_GENERATION_BYTES + _checking(plan))
+    return Job(
+        model=model,
+        target=target,
+        work=work,
+        bytes=options.jobs * (CODE_GENERATION_BYTES + _checking(plan)),
+    )
 
 
 def _checking(plan: Plan) -> int:
@@ -138,15 +141,3 @@ class Memory:
                 self._free += size
                 self._takers -= 1
                 self._changed.notify_all()
-
-
-def available_bytes() -> int:
-    """Memory that can be had without swapping: the machine's, or less by a control group's limit."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    sizes = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
-        path = Path("/sys/fs/cgroup") / limit
-        text = path.read_text(encoding="ascii").strip() if path.is_file() else "max"
-        if text != "max":
-            sizes.append(int(text))
-    return min(sizes)

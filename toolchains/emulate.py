@@ -19,9 +19,9 @@ import msgspec
 from kernels.errors import KILLED, KernfitError, ResourceError
 from toolchains import processor
 from toolchains.emulators import Emulator, find_emulator, find_other_emulator
-from toolchains.limits import limit
+from toolchains.limits import VARIABLE, limit
 from toolchains.native import features
-from toolchains.process import run
+from toolchains.process import Finished, run
 from toolchains.target import NATIVE, Native, Target
 
 FORBIDDEN = 7
@@ -134,6 +134,8 @@ def find_machine(target: Target, cpu: str) -> Machine:
     emulator = find_emulator(target.qemu)
     if emulator is None:
         return Machine(reason=f"{binary} is not installed; `invoke setup` brings it")
+    if emulator.trouble:
+        return Machine(reason=emulator.trouble)
     if emulator.version[:2] < target.qemu.minimum:
         wanted = ".".join(map(str, target.qemu.minimum))
         reason = f"{emulator.name} is older than {wanted}, which this target needs"
@@ -178,7 +180,7 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     runner = str(folder / request.runner)
     finished = run([*machine.command, runner, *words], timeout=limit("probe"), cwd=folder, own_group=False)
     if finished.status != 0:
-        last = finished.output.splitlines()[-1:] or [f"status {finished.status}"]
+        last = finished.output.splitlines()[-1:] or [ended_by(finished)]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
     if not machine.uncounted:
@@ -196,6 +198,13 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
         reason = f"-cpu {request.cpu} has vectors of {bits} bits"
         return msgspec.structs.replace(machine, reason=reason)
     return msgspec.structs.replace(machine, vector_bits=bits)
+
+
+def ended_by(finished: Finished) -> str:
+    """How a program ended that said nothing."""
+    if finished.timed_out:
+        return f"no answer, which {VARIABLE}=probe=SECONDS waits for"
+    return signal.Signals(-finished.status).name if finished.status < 0 else f"status {finished.status}"
 
 
 def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: Path) -> list[str]:

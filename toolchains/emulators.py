@@ -10,17 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from toolchains.limits import limit
+from toolchains.limits import VARIABLE, limit
 from toolchains.process import run
 from toolchains.target import Qemu
 
 
 class Emulator(msgspec.Struct, frozen=True, kw_only=True):
-    """A QEMU in user mode: where it is, its version, and whether it loads plugins."""
+    """A QEMU in user mode: where it is, its version, whether it loads plugins, or why it cannot be used."""
 
     path: Path
     version: tuple[int, int, int]
     loads_plugins: bool
+    trouble: str = ""
 
     @property
     def name(self) -> str:
@@ -65,12 +66,18 @@ def _installed(binary: str) -> Iterator[Path]:
 
 @cache
 def _examined(path: Path) -> Emulator:
-    told = run([str(path), "--version"], timeout=limit("probe")).output
-    number = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", told)
+    told = run([str(path), "--version"], timeout=limit("probe"))
+    number = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", told.output)
+    if number is None:
+        why = f"status {told.status}"
+        if told.timed_out:
+            why = f"not within {limit('probe'):.0f} s, which {VARIABLE}=probe=SECONDS sets"
+        trouble = f"{path} did not say its version ({why}); `invoke setup` brings another"
+        return Emulator(path=path, version=(0, 0, 0), loads_plugins=False, trouble=trouble)
     words: list[str] = []
     run([str(path), "--help"], timeout=limit("probe"), on_line=words.append)
     return Emulator(
         path=path,
-        version=(int(number[1]), int(number[2]), int(number[3] or 0)) if number else (0, 0, 0),
+        version=(int(number[1]), int(number[2]), int(number[3] or 0)),
         loads_plugins=any(line.startswith("-plugin ") for line in words),
     )

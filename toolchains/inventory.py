@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from kernels import models
-from toolchains.provision import Finding
+from toolchains.machine import Finding
 from toolchains.target import NATIVE, Target
 
 

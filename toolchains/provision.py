@@ -11,30 +11,18 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from kernels.errors import EngineError
 from toolchains.cache import versions
 from toolchains.emulators import cache_folder, find_emulator
 from toolchains.limits import limit
+from toolchains.machine import Finding, limits
 from toolchains.process import run
 from toolchains.target import Target, all_targets
 
 Say = Callable[[str], None]
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 """Bits of linux/include/uapi/linux/capability.h; a Docker engine cannot run without either."""
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that kernfit uses: whether it is here, and what brings it."""
-
-    name: str
-    state: Literal["here", "missing", "absent"]
-    """`absent` is missing, but can be done without."""
-    detail: str
-    mend: str = ""
 
 
 # -- doctor --------------------------------------------------------------------------
@@ -67,16 +55,7 @@ def examine() -> list[Finding]:
         found.append(
             Finding(name="docker", state="absent", detail=f"{detail}: the local engine is used", mend=mend)
         )
-    disk = shutil.disk_usage(Path.cwd())
-    enough = disk.free > 4 << 30
-    found.append(
-        Finding(
-            name="disk",
-            state="here" if enough else "missing",
-            detail=f"{disk.free >> 30} GiB free here",
-            mend="" if enough else "make room: an image takes 1.3 GB, a build 50 MB",
-        )
-    )
+    found += limits()
     return found
 
 

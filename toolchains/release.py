@@ -41,9 +41,9 @@ def release(
     """Build every model of the session for every target, and write the release into `out`.
 
     With a secret `key` of minisign the sums are signed. Where a build or a check failed, nothing is
-    written. What was built names the archives of the
-    release. InputError where a model is not in the commit, UsageError where `out` holds anything
-    but a release, MissingToolError where a package that decides bytes is not the pinned one.
+    written. What was built names the archives of the release. InputError where a model is not in
+    the commit, UsageError where `out` holds anything but a release, MissingToolError where a
+    package that decides bytes is not the pinned one.
     """
     if out.exists() and any(out.iterdir()) and not (out / SUMS).is_file():
         raise UsageError(f"--out {out}: the folder holds something that is no release; name another")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from kernels.program import Model, program_of
 from toolchains.cache import ROOT
 from toolchains.engines.choose import choose_engine
 from toolchains.events import Journal
+from toolchains.machine import processors
 from toolchains.making import Options
 from toolchains.pipeline import bring
 from toolchains.progress import Progress
@@ -69,7 +69,7 @@ def opened(
         progress.say(why)
         options = Options(
             engine=runs_on,
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=jobs or processors(),
             out=Path(out),
             records=tuple(Path(word) for word in records.split(",") if word),
         )

@@ -60,12 +60,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 FLOAT = frozenset((ElementType.FLOAT32,))
 TAIL: dict[str, Row] = {
-    "MaxPool": Row(
-        tests=("test_maxpool",),
-        buffers=1,
-        types=FLOAT | {ElementType.UINT8},
-        attributes={"ceil_mode": (0,), "auto_pad": ("NOTSET", "VALID")},
-    ),
     "RoiAlign": Row(
         tests=("test_roialign",),
         buffers=1,

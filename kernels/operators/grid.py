@@ -31,7 +31,7 @@ from kernels.operators.base import (
     positive,
     scattered,
 )
-from kernels.operators.elementary import floor, polynomial, round_even
+from kernels.operators.elementary import INTEGRAL, floor, polynomial, round_even
 from kernels.operators.movement import strides_of
 from kernels.operators.node import Node, channels_first, channels_last
 from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand
@@ -44,8 +44,12 @@ TAPS: Mapping[str, range] = {"nearest": range(1), "linear": range(2), "cubic": r
 """Elements along an axis that are mixed, counted from the one at or before the place."""
 LARGEST_SHARE: Mapping[str, float] = {"nearest": 1.0, "linear": 2.0, "cubic": 16.0}
 """What the intermediate results of one share of an element stay below, in size."""
-LARGEST = 1 << 24
-"""Elements along an axis: beyond, float32 tells no neighbours apart."""
+LARGEST = 1 << 22
+"""Elements along an axis: float32 tells the places between neighbours apart."""
+INTEGRAL_BITS = 0x4B000000
+"""Of 2^23 in float32: added to a whole number below it, the number is in the bits that are low."""
+FAR = 1024.0
+"""Places farther away are taken for this, infinite ones too; NaN is taken for -1, as PyTorch does."""
 CUBIC = -0.75
 INNER = (CUBIC + 2, -(CUBIC + 3), 0.0, 1.0)
 """Keys's polynomial for elements nearer than 1, highest degree first."""
@@ -186,6 +190,7 @@ class GridSample(Family):
         x, grid = arrays["x"].astype(np.float64), arrays["grid"].astype(np.float64)
         batch, *image, columns = x.shape
         flat = grid.reshape(batch, len(image), -1)[:, ::-1].transpose(0, 2, 1)
+        flat = np.clip(np.where(np.isnan(flat), -1.0, flat), -FAR, FAR)
         extents = np.array(image, np.float64)
         if attributes.align_corners:
             places = (flat + 1) / 2 * (extents - 1)
@@ -197,6 +202,7 @@ class GridSample(Family):
         for signs in itertools.product((-1.0, 1.0), repeat=len(image)):
             moved, _ = _mixed(attributes, x, places + off * signs)
             extra = np.maximum(extra, 2 * np.abs(moved - value))
+        extra[np.isnan(extra)] = np.inf  # an infinity is near, and counts with any share or none
         shape = (batch, *grid.shape[2:], columns)
         taps = len(TAPS[attributes.mode]) ** len(image)
         exact = attributes.mode == "nearest"
@@ -215,6 +221,9 @@ def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[
         return b.like(value, given)
 
     low, high = _ends(extent, align_corners=words.align_corners)
+    given = b.let(b.select(b.differ(given, given), number(-1), given))
+    given = b.let(b.select(given > number(FAR), number(FAR), given))
+    given = b.let(b.select(given < number(-FAR), number(-FAR), given))
     if words.align_corners:
         place = (given + number(1)) * number((extent - 1) / 2)
     else:
@@ -233,7 +242,8 @@ def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[
         there = b.let(first + number(tap))
         if words.padding == "reflection":
             there = _reflected(b, there, low, high)
-        index = b.let(b.cast(_bounded(b, there, extent), "int32"))
+        bits = b.let(b.as_int(b.let(_bounded(b, there, extent) + number(INTEGRAL))))
+        index = b.let(bits - b.like(INTEGRAL_BITS, bits))
         if words.padding == "zeros":
             nowhere = b.like(-1, index)
             index = b.let(b.select(there < number(0), nowhere, index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -324,23 +324,36 @@ def _transpose(node: Node) -> Tensor:
 
 
 def _concat(node: Node) -> Tensor:
-    """More inputs than one kernel takes are joined in rounds; those without elements add nothing."""
+    """Inputs without elements add nothing."""
     parts = [tensor for tensor in node.inputs if tensor is not None and tensor.elements]
     if not parts:
         raise node.refuse("no input has any elements")
     axis = axis_of(node, node.attribute("axis"), len(parts[0].shape))
-    while len(parts) > 1:
-        first, parts = parts[:MOST_INPUTS], parts[MOST_INPUTS:]
-        operands = {f"x{number}": part for number, part in enumerate(first)}
-        parts.insert(0, node.call("concat", operands, {"axis": axis}))
-    return parts[0]
+    return joined(node, parts, axis)
+
+
+def joined(node: Node, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Tensors one after the other along an axis: more than one kernel takes in rounds, neighbours first."""
+    left = list(parts)
+    while len(left) > 1:
+        groups = [left[first : first + MOST_INPUTS] for first in range(0, len(left), MOST_INPUTS)]
+        left = [
+            node.call("concat", {f"x{n}": part for n, part in enumerate(group)}, {"axis": axis})
+            if len(group) > 1
+            else group[0]
+            for group in groups
+        ]
+    return left[0]
 
 
 def part_of(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
-    """The part of x within (start, end, step) of each axis."""
+    """The part of x within (start, end, step) of each axis; of a constant it is one."""
     shape = tuple(len(range(*bound)) for bound in bounds)
     if 0 in shape:
         return without_elements(node, x, shape)
+    value = node.constant_value(x)
+    if value is not None:
+        return node.constant(np.ascontiguousarray(value[tuple(slice(*bound) for bound in bounds)]))
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, x.shape, strict=True)):
         return x
     low, high, steps = zip(*bounds, strict=True)

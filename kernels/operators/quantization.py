@@ -119,19 +119,11 @@ def _product(node: Node, a: Tensor, b: Tensor) -> Tensor:
         left = part_of(node, a, [*((0, e, 1) for e in a.shape[:-1]), span])
         ends = [(0, e, 1) for e in b.shape]
         ends[-2 if rows else -1] = span
-        part = cast(node, multiplied(node, left, _part(node, b, ends)), ElementType.INT32)
+        part = cast(node, multiplied(node, left, part_of(node, b, ends)), ElementType.INT32)
         total = part if total is None else both(node, "add", total, part)
     if total is None:
         raise node.refuse("a product of nothing")
     return total
-
-
-def _part(node: Node, x: Tensor, bounds: list[tuple[int, int, int]]) -> Tensor:
-    """Part of a tensor, which stays a constant if it is one."""
-    value = node.constant_value(x)
-    if value is None:
-        return part_of(node, x, bounds)
-    return node.constant(np.ascontiguousarray(value[tuple(slice(*bound) for bound in bounds)]))
 
 
 def _convolution(node: Node, x: Tensor, w: Tensor) -> Tensor:
@@ -149,7 +141,7 @@ def _convolution(node: Node, x: Tensor, w: Tensor) -> Tensor:
         image, weights = x, w
         if channels > most:
             image = part_of(node, x, _along_channels(x.shape, span))
-            weights = _part(node, w, _along_channels(w.shape, span))
+            weights = part_of(node, w, _along_channels(w.shape, span))
         part = cast(node, convolved(node, image, weights, exact=True), ElementType.INT32)
         total = part if total is None else both(node, "add", total, part)
     if total is None:

@@ -13,9 +13,10 @@ from kernels.graph.planning import plan
 from kernels.models import catalog, read_model
 from kernels.plan import Kernel
 from tests.unit.test_listing import conv, gemm, write
-from toolchains.batch import Memory, available_bytes, build_all
+from toolchains.batch import Memory, build_all
 from toolchains.checking import BLOCKS, NOT_SAMPLED, sample
 from toolchains.engines.local import LocalEngine
+from toolchains.machine import available_bytes
 from toolchains.pipeline import Options
 from toolchains.progress import Progress
 from toolchains.target import Target, find_target

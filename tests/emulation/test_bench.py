@@ -142,22 +142,17 @@ def test_a_residual_is_added_in_place(options: Options, tmp_path: Path) -> None:
 
 
 def test_a_wrong_kernel_takes_no_part(
-    program: Program, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose weights are packed otherwise than its plan says."""
-    options = msgspec.structs.replace(options, build=tmp_path / "build", out=tmp_path / "dist")
-    built = build(program, OWN, options, Progress(quiet=True))
-    assert not built.report.failed()
-    place = options.build / OWN.name / program.name
-    plan = make_plan(program, OWN)
-    narrow = {signature_of(kernel): known(kernel.schedule | {"nr": 8, "mr": 2}) for kernel in plan.kernels}
-    work = tmp_path / "other"
-    work.mkdir()
-    make(make_plan(program, OWN, narrow), OWN, options, work, Progress(quiet=True))
-    library = place / f"lib{program.name}.so"
-    library.write_bytes((work / library.name).read_bytes())
+    narrow = {
+        signature_of(kernel): known(kernel.schedule | {"nr": 8, "mr": 2})
+        for kernel in make_plan(program, OWN).kernels
+    }
+    other = make_plan(program, OWN, narrow)
     chosen = running.Set(title="wrong", model=Path("unused"))
     monkeypatch.setattr(running, "read_listing", lambda _: program)
+    monkeypatch.setattr(running, "make", lambda plan, *rest: make(other, *rest))
     with pytest.raises(CheckFailedError, match="times our bound"):
         running.measure_set(chosen, OWN, options, Progress(quiet=True), seconds=0.01, peers=())
 

@@ -58,6 +58,17 @@ def watch(folder: Path) -> None:
     sys.addaudithook(audit)
 
 
+def fault_of(reader: Reader, path: Path) -> str:
+    """What the reader ought not to have done with a file; empty if all is well."""
+    try:
+        reader.read(path)
+    except InputError as error:
+        return "" if len(str(error).splitlines()) == 1 else f"not one line: {str(error)!r}"
+    except BaseException:  # noqa: BLE001 - whatever it is
+        return traceback.format_exc()
+    return ""
+
+
 def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None:
     """Fuzz until the time is over, and end the process at once.
 
@@ -68,33 +79,20 @@ def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None
     path = work / reader.name
     end, count = time.monotonic() + seconds, 0
 
-    def finish(status: int) -> None:
-        print(f"{count} inputs", flush=True)
-        sys.stderr.flush()
-        os._exit(status)
-
     def one(data: bytes) -> None:
         nonlocal count
         count += 1
         path.write_bytes(data)
-        try:
-            reader.read(path)
-        except InputError as error:
-            if len(str(error).splitlines()) != 1:
-                fail(data)
-        except BaseException:
-            fail(data)
+        fault = fault_of(reader, path)
+        if fault:
+            found = folder / f"failed-{hashlib.sha256(data).hexdigest()[:12]}"
+            found.write_bytes(data)
+            print(f"{fault}\nby {found}")
         for each in work.iterdir():
             each.unlink()
-        if time.monotonic() > end:
-            finish(0)
-
-    def fail(data: bytes) -> None:
-        found = folder / f"failed-{hashlib.sha256(data).hexdigest()[:12]}"
-        found.write_bytes(data)
-        traceback.print_exc()
-        print(f"by {found}")
-        finish(1)
+        if fault or time.monotonic() > end:
+            print(f"{count} inputs", flush=True)
+            os._exit(1 if fault else 0)
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         generator = random.Random(seed)  # noqa: S311 - the same input must give the same one again

@@ -115,44 +115,24 @@ def measure_set(
     peers: tuple[str, ...] | None = None,
     heard: Callable[[Kernel, Measured], None] = lambda *_: None,
 ) -> tuple[Machine, list[tuple[Kernel, Measured]]]:
-    """Build the set's library and measure its kernels; EngineError if the contest fails."""
+    """Make the set's library and measure its kernels; EngineError if the contest fails.
+
+    The contest itself judges each result, on this machine; `invoke build` checks under QEMU.
+    """
     program = read_listing(chosen.model)
-    direct = msgspec.structs.replace(options, winograd=False)
-    built = pipeline.build(program, target, direct, progress)
-    if built.report.failed():
-        raise EngineError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
-    place = options.build / target.name / program.name
-    plan = msgspec.json.decode((place / "plan.json").read_bytes(), type=Plan)
+    plan = msgspec.structs.replace(options, winograd=False).plan(program, target)
     kernels = {kernel.name: kernel for kernel in chosen.kernels(plan)}
     rivals = _rivals(options.plan(program, target)) if options.winograd else {}
+    plan = msgspec.structs.replace(plan, kernels=(*kernels.values(), *rivals.values()))
     machine: list[Machine] = []
     rows: list[tuple[Kernel, Measured]] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        progress.bar(f"{chosen.title} on {target.name}: measuring", len(kernels)) as bar,
-    ):
-
-        def said(line: str) -> None:
-            if not line.startswith("{"):
-                return
-            if not machine:
-                machine.append(msgspec.json.decode(line, type=Machine))
-                return
-            measured = msgspec.json.decode(line, type=Measured)
-            if OURS not in measured.figures:
-                raise CheckFailedError(f"{measured.kernel} for {target.name}: {measured.refused[OURS]}")
-            rows.append((kernels[measured.kernel], measured))
-            heard(*rows[-1])
-            bar.advance(measured.kernel)
-
-        if rivals:
-            plan = msgspec.structs.replace(plan, kernels=(*plan.kernels, *rivals.values()))
-            place = Path(folder)
-            make(plan, target, options, place, progress)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        make(plan, target, options, place, progress)
         request = ContestRequest(
             target=target,
             plan=plan,
-            library=str((place / f"lib{plan.library}.so").resolve()),
+            library=str(place / f"lib{plan.library}.so"),
             contests=tuple(
                 {OURS: name} | ({WINOGRAD: rivals[name].name} if name in rivals else {}) for name in kernels
             ),
@@ -160,14 +140,29 @@ def measure_set(
             core=max(os.sched_getaffinity(0)),
             peers=peers,
         )
-        path = Path(folder) / "contest.json"
+        path = place / "contest.json"
         path.write_bytes(msgspec.json.encode(request))
-        ended = run(
-            [sys.executable, "-m", "toolchains.bench.contest", str(path)],
-            timeout=limit("measure"),
-            env=environment(target),
-            on_line=said,
-        )
+        with progress.bar(f"{chosen.title} on {target.name}: measuring", len(kernels)) as bar:
+
+            def said(line: str) -> None:
+                if not line.startswith("{"):
+                    return
+                if not machine:
+                    machine.append(msgspec.json.decode(line, type=Machine))
+                    return
+                measured = msgspec.json.decode(line, type=Measured)
+                if OURS not in measured.figures:
+                    raise CheckFailedError(f"{measured.kernel} for {target.name}: {measured.refused[OURS]}")
+                rows.append((kernels[measured.kernel], measured))
+                heard(*rows[-1])
+                bar.advance(measured.kernel)
+
+            ended = run(
+                [sys.executable, "-m", "toolchains.bench.contest", str(path)],
+                timeout=limit("measure"),
+                env=environment(target),
+                on_line=said,
+            )
     if ended.status != 0 or len(rows) != len(kernels):
         raise EngineError(f"the contest ended with status {ended.status}: {ended.output}")
     return machine[0], rows

@@ -12,12 +12,15 @@ from kernels.errors import EngineError, InputError, MissingToolError, ResourceEr
 from toolchains.emulators import cache_folder, find_emulator
 from toolchains.engines import Surroundings
 from toolchains.limits import VARIABLE, limit, passed_on
+from toolchains.machine import CODE_GENERATION_BYTES, available_bytes
 from toolchains.owner import owner
 from toolchains.process import end_all, run
 from toolchains.step import PARENT, peak_of
 from toolchains.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
+OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "annot allocate memory", "LLVM ERROR: out of memory")
+"""What Python, C++, libc and LLVM say of it."""
 PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
@@ -99,10 +102,16 @@ def check_step(module: str, status: int, output: str, *, timed_out: bool) -> Non
         )
     if "No space left on device" in output:
         raise ResourceError(f"{module}: no space left on the disk")
-    if "MemoryError" in output or "std::bad_alloc" in output or status in (-9, 137):
+    if status in (-9, 137) or any(words in output for words in OUT_OF_MEMORY):
         raise ResourceError(f"{module} ran out of memory; try --jobs 1")
     for kind in (InputError, MissingToolError, ResourceError):
         if status == kind.status and output:
             raise kind(output.splitlines()[-1].removeprefix("error: "))
+    memory = available_bytes()
+    if status != 0 and memory < CODE_GENERATION_BYTES:
+        raise ResourceError(
+            f"{module} failed with status {status} where only {memory >> 20} MiB of memory can be had, "
+            f"and it takes up to {CODE_GENERATION_BYTES >> 20}; close other programs, or try --jobs 1"
+        )
     if status != 0:
         raise EngineError(f"{module} failed with status {status}: {output}")

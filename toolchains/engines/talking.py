@@ -56,7 +56,10 @@ def talking(what: str = "") -> Iterator[None]:
 def _told(where: str, message: str) -> KernfitError:
     if FULL in message.lower():
         return ResourceError(f"{where}: no space left on its disk; `docker system prune` frees some")
-    return EngineError(f"{where}: {message.splitlines()[0]}")
+    first = message.splitlines()[0]
+    if "executable file not found" in first:
+        first += "; the image is damaged: `invoke images --anew` makes it again"
+    return EngineError(f"{where}: {first}")
 
 
 def within(name: str, what: str, call: Callable[[], Answer], extra: float = 0.0) -> Answer:
