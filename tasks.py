@@ -432,7 +432,7 @@ def tune(
 @task(
     help={
         "all": "also build and check every listing of the catalogue on every target (an hour)",
-        "only": "unit, emulation, docker or conformance: one folder of tests",
+        "only": "unit, emulation, docker, conformance or fuzz: one folder of tests",
         "match": "run tests whose names match this (pytest's -k)",
         "require": "fail if a test was skipped",
     },

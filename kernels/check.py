@@ -33,10 +33,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 SMALLEST_NORMAL = 2.0**-126
 
 
-def make_inputs(kernel: Kernel, target: Target) -> dict[str, Array]:
+def make_inputs(kernel: Kernel, target: Target, *, special: bool = False) -> dict[str, Array]:
     """Unpacked inputs, drawn in the family's range; the same for every target.
 
-    But where a target flushes subnormal numbers, none are among them.
+    `special` ones hold NaN, infinities, subnormal numbers and zeros of both signs too. But where
+    a target flushes subnormal numbers, none are among them; and Winograd's algorithm, which
+    spreads an infinity over its whole tile, gets finite ones.
     """
     arrays = {}
     family = find_family(kernel.kind)
@@ -45,7 +47,8 @@ def make_inputs(kernel: Kernel, target: Target) -> dict[str, Array]:
             continue
         seed = hashlib.sha256(f"{kernel.name}/{operand.name}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
-        array = family.drawn_for(kernel, generator, operand)
+        draw = family.draw_special if special else family.drawn_for
+        array = draw(kernel, generator, operand)
         if target.cpu.flushes_subnormals and operand.dtype.floating:
             zero = np.copysign(array.dtype.type(0), array)
             with np.errstate(invalid="ignore"):
@@ -68,8 +71,9 @@ def input_bytes(kernel: Kernel, arrays: dict[str, Array], target: Target) -> byt
 def reference(kernel: Kernel, arrays: dict[str, Array]) -> Estimate:
     """The kernel's result in float64, its epilogue included."""
     family = find_family(kernel.kind)
-    estimate = family.estimate(kernel, arrays)
-    return apply_steps(kernel.epilogue, estimate, arrays)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # special numbers do that
+        estimate = family.estimate(kernel, arrays)
+        return apply_steps(kernel.epilogue, estimate, arrays)
 
 
 def apply_steps(steps: Iterable[Step], estimate: Estimate, arrays: dict[str, Array]) -> Estimate:

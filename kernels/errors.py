@@ -10,6 +10,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+LONGEST = 1000
+"""Characters of a message about a user's file."""
+
 
 class KernfitError(Exception):
     """Base of all expected failures; `status` is the exit status of the task."""
@@ -26,14 +29,16 @@ class UsageError(KernfitError):
 class InputError(KernfitError):
     """A listing, target file or request that cannot be accepted.
 
-    `key` is the key at fault, dots between its parts, from which readers tell the line.
+    `key` is the key at fault, dots between its parts, from which readers tell the line. A message
+    may quote what it was given, which may be any text: it stays one line of printable signs.
     """
 
     status = 3
 
     def __init__(self, message: str, *, key: str = "") -> None:
         """`message` says what is wrong, and with what value."""
-        super().__init__(message)
+        text = message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
+        super().__init__("".join(sign if sign.isprintable() else "?" for sign in text))
         self.key = key
 
 

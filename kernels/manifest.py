@@ -8,17 +8,34 @@ import msgspec
 
 from kernels.codegen.driver import run_symbol
 from kernels.codegen.interface import ABI_VERSION
-from kernels.plan import Call, Kernel, NetworkPlan, Operand, Plan, Port, Step, Tuned, Weight, WeightsMode
+from kernels.plan import (
+    Call,
+    Identifier,
+    Kernel,
+    NetworkPlan,
+    Operand,
+    Plan,
+    Port,
+    Step,
+    Tuned,
+    Weight,
+    WeightsMode,
+)
 from kernels.program import Attribute
 from toolchains.target import Target
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was read from a kernel's object file, in bytes."""
+    """What was read from a kernel's object file, in bytes.
+
+    Beside its `stack_bytes`, so many `stack_vectors` lie on the stack: vector registers of the
+    length that the running processor gives them.
+    """
 
     code_bytes: int
     constant_bytes: int
     stack_bytes: int
+    stack_vectors: int = 0
 
 
 class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,10 +43,11 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `in_place` names the one input, if any, whose buffer may be the output's own.
     Where its schedule was tuned, `record` is the name of the file of records that it is from.
+    Its stack is `stack_bytes`, and `stack_vectors` registers of the running processor's vectors.
     """
 
-    name: str
-    symbol: str
+    name: Identifier
+    symbol: Identifier
     operator: str
     attributes: dict[str, Attribute]
     fused: tuple[Step, ...]
@@ -45,13 +63,14 @@ class ManifestKernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     schedule_source: Literal["model", "tuned"]
     in_place: str = ""
     record: str = ""
+    stack_vectors: int = 0
 
 
 class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole network: its tensors, the calls of `symbol` in order, and its memory.
 
-    `code_bytes` and `stack_bytes` are those of `symbol` alone, without its kernels. `weights`
-    tells where each constant lies in the weights, packed as its kernel's operand says.
+    `code_bytes`, `stack_bytes` and `stack_vectors` are those of `symbol` alone, without its
+    kernels. `weights` tells where each constant lies in them, packed as its kernel's operand says.
     `weights_sha256` is of the values that the library was built with. Where they are not in it,
     others of the same `weights_layout` may take their place (`python -m kernels.pack`).
     """
@@ -69,6 +88,7 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights_sha256: str
     weights: tuple[Weight, ...]
     weights_layout: str = ""
+    stack_vectors: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -77,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `abi` is the version of its C ABI, 0 where a kernfit before such versions made it.
     """
 
-    library: str
+    library: Identifier
     target: str
     endianness: Literal["little", "big"]
     source: str
@@ -118,6 +138,7 @@ def _network(
         calls=network.calls,
         code_bytes=measured[symbol].code_bytes,
         stack_bytes=measured[symbol].stack_bytes,
+        stack_vectors=measured[symbol].stack_vectors,
         arena_bytes=network.arena_bytes,
         live_bytes=network.live_bytes,
         weights_mode=network.weights_mode,
@@ -147,4 +168,5 @@ def _entry(kernel: Kernel, measured: Measured) -> ManifestKernel:
         schedule_source="tuned" if kernel.record else "model",
         in_place=kernel.in_place,
         record=kernel.record,
+        stack_vectors=measured.stack_vectors,
     )

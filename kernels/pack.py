@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.arrays import load_array
 from kernels.elements import Order, numpy_type, to_bytes
 from kernels.errors import InputError, KernfitError, UsageError, did_you_mean
 from kernels.manifest import Manifest
@@ -96,10 +97,7 @@ def pack_file(described: Manifest, kernel: str, source: Path, target: Path, oper
     if name not in packed:
         raise UsageError(f"kernel '{kernel}' has no packed operand '{name}'{did_you_mean(name, packed)}")
     wanted = packed[name]
-    try:
-        array = np.load(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source}: not an array that NumPy can read: {error}") from error
+    array = load_array(source)
     if array.shape != wanted.shape:
         raise InputError(
             f"{source}: shape {list(array.shape)}, but {kernel}.{name} is {list(wanted.shape)}"

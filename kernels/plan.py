@@ -6,7 +6,7 @@ Made by `kernels.graph` without TVM, so that a build can tell from it what is ca
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,6 +16,8 @@ ARENA_ALIGNMENT = 64
 """Alignment of the arena in bytes: a cache line, and the widest vector, of every target."""
 
 
+Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""A name in C, and of a file: it never leads to another folder."""
 Tuned = dict[str, int | str]
 """A schedule's parameters by name."""
 
@@ -51,7 +53,7 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One pointer in a kernel's signature. `role` is what the caller thinks of it."""
 
-    name: str
+    name: Identifier
     role: str
     shape: tuple[int, ...]
     layout: str
@@ -89,8 +91,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     same pointer. `record` names the record of tuning that the schedule is from, if it is from one.
     """
 
-    name: str
-    symbol: str
+    name: Identifier
+    symbol: Identifier
     kind: str
     attributes: dict[str, Attribute]
     epilogue: tuple[Step, ...]
@@ -206,7 +208,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All kernels of one library for one target, and how a network calls them, if it is one."""
 
-    library: str
+    library: Identifier
     target: str
     source: str
     kernels: tuple[Kernel, ...]

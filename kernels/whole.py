@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.arrays import load_arrays
 from kernels.check import Verdict, apply_steps
 from kernels.elements import from_bytes, numpy_type, to_bytes
+from kernels.errors import InputError
 from kernels.graph.planning import bind, grouped
 from kernels.graph.storage import RESHAPE
 from kernels.operators import find_family
@@ -73,13 +75,14 @@ def save(reference: Reference, path: Path) -> None:
 
 
 def load(path: Path) -> Reference:
-    """A reference that was saved; OSError or ValueError if it is none."""
-    with np.load(path, allow_pickle=False) as kept:
+    """A reference that was saved; InputError if it is none."""
+    kept = load_arrays(path)
 
-        def named(kind: str) -> dict[str, Array]:
-            names = kept[f"{kind}.names"]
-            return {str(name): _known(kept[f"{kind}.{number}"]) for number, name in enumerate(names)}
+    def named(kind: str) -> dict[str, Array]:
+        names = kept[f"{kind}.names"].ravel()
+        return {str(name): _known(kept[f"{kind}.{number}"]) for number, name in enumerate(names)}
 
+    try:
         normwise, relative = (float(value) for value in kept["tolerances"])
         return Reference(
             source=str(kept["source"]),
@@ -88,6 +91,8 @@ def load(path: Path) -> Reference:
             normwise=normwise,
             relative=relative,
         )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no reference of a network: {error}") from error
 
 
 def _known(array: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,3 +47,11 @@ def commit_of_the_project(folder: Path, files: Mapping[str, str]) -> None:
     copy_of_the_project(folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     commit(folder, files)
+
+
+def invoke(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a task in a clone, with the packages that are here."""
+    command = [sys.executable, "-m", "invoke", *words]
+    return subprocess.run(
+        command, cwd=clone, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )

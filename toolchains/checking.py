@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import msgspec
 from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from kernels.whole import Reference
+from toolchains import opinion
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
@@ -94,8 +96,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
 
     It is run in a folder below `build`. `histogram` divides the counted instructions by their
     mnemonics. Kernels that are not in `only` are skipped, and rows that are `remembered` taken
-    over. `reference` is what a whole network is judged against. `guards` says which are run with
-    every buffer at a page that must not be touched, too.
+    over. `reference` is what a whole network is judged against. `guards` says which are also run on
+    special numbers, with every buffer at a page that must not be touched.
     """
 
     plan: Plan
@@ -137,6 +139,8 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
+                if self._guarded(subject):
+                    subject.write_input(folder / f"{subject.name}.special", special=True)
             code = functions(folder / "runner", target) if total else {}
             for cpu, waiting in due.items():
                 if waiting:
@@ -145,6 +149,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         if lost:
             raise EngineError(f"{target.name}: {lost} checks ended without a word on how they went")
         order = {subject.name: number for number, subject in enumerate(subjects)}
+        rows = opinion.compare(rows)
         rows.sort(key=lambda row: (target.checked_on.index(row.cpu), order[row.kernel]))
         return Report(
             library=plan.library,
@@ -171,12 +176,50 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     def _run(
         self, cpu: str, waiting: list[Subject], code: dict[str, Function], folder: Path, work: Work
     ) -> list[Row]:
-        """Run functions on one processor; `code` is what the runner holds."""
+        """Run functions on one processor, and ask another one about what fails; `code` is the runner's."""
+        subjects = {subject.name: subject for subject in waiting}
+
+        def told(row: Row) -> None:
+            if self.remembered:
+                self.remembered.keep(subjects[row.kernel], row)
+            work.part(row.kernel, ENDED[row.status], detail=f"{row.status} on {cpu}")
+
+        rows = self._rows(cpu, waiting, code, folder, work, told)
+        bad = {row.kernel: row for row in rows if opinion.failed(row)}
+        if not bad:
+            return rows
+
+        def ask(kernels: Collection[str], *, other: bool, guards: bool) -> dict[str, Row]:
+            again = [subjects[name] for name in kernels]
+            found = self._rows(cpu, again, code, folder, work, lambda _: None, other=other, guards=guards)
+            return {row.kernel: row for row in found}
+
+        own = {name: _texts(subjects[name], code) for name in bad}
+        settled = opinion.settle(bad, ask, own, today=datetime.now(tz=UTC).date())
+        if self.remembered:
+            for name, row in settled.items():
+                self.remembered.keep(subjects[name], row)
+        return [settled.get(row.kernel, row) for row in rows]
+
+    def _rows(
+        self,
+        cpu: str,
+        waiting: list[Subject],
+        code: dict[str, Function],
+        folder: Path,
+        work: Work,
+        told: Callable[[Row], None],
+        *,
+        other: bool = False,
+        guards: bool = True,
+    ) -> list[Row]:
+        """How functions fared on one processor, `told` as soon as they have ended."""
         rows: list[Row] = []
         target = self.target
         subjects = {subject.name: subject for subject in waiting}
         for name in subjects:
-            (folder / f"{name}.out").unlink(missing_ok=True)
+            for suffix in ("out", "guarded"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
 
         def judged(line: str) -> None:
             if not line.startswith("{"):
@@ -184,14 +227,26 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
-            row = _row(subject, target, cpu, ended, folder, guarded=self._guarded(subject))
+            row = _row(subject, target, cpu, ended, folder, guarded=guards and self._guarded(subject))
             if ended.blocks is not None:
                 own = [code[symbol] for symbol in subject.symbols]
                 row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
-            if self.remembered:
-                self.remembered.keep(subject, row)
+            told(row)
             rows.append(row)
-            work.part(row.kernel, ENDED[row.status], detail=f"{row.status} on {cpu}")
+
+        def run(subject: Subject) -> Run:
+            name, guarded = subject.name, guards and self._guarded(subject)
+            return Run(
+                kernel=name,
+                input=f"{name}.in",
+                output=f"{name}.out",
+                timeout=limit("check") + (3 if guarded else 1) * subject.flops / 2e6,
+                guarded=(f"{name}.special", f"{name}.guarded") if guarded else None,
+                code=(
+                    min(code[symbol].start for symbol in subject.symbols),
+                    max(code[symbol].end for symbol in subject.symbols),
+                ),
+            )
 
         request = EmulateRequest(
             target=target,
@@ -199,25 +254,17 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             runner="runner",
             counter="counter.so",
             jobs=self.jobs,
-            runs=tuple(
-                Run(
-                    kernel=subject.name,
-                    input=f"{subject.name}.in",
-                    output=f"{subject.name}.out",
-                    timeout=limit("check") + (3 if self._guarded(subject) else 1) * subject.flops / 2e6,
-                    guard=self._guarded(subject),
-                    code=(
-                        min(code[symbol].start for symbol in subject.symbols),
-                        max(code[symbol].end for symbol in subject.symbols),
-                    ),
-                )
-                for subject in waiting
-            ),
+            runs=tuple(map(run, waiting)),
+            other=other,
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
         work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
+
+
+def _texts(subject: Subject, code: dict[str, Function]) -> list[str]:
+    return [text for symbol in subject.symbols for text in code[symbol].texts]
 
 
 def _skipped(subject: Subject, target: Target, cpu: str) -> Row:
@@ -246,6 +293,11 @@ def _row(subject: Subject, target: Target, cpu: str, ended: Ended, folder: Path,
     if ended.outcome != "ran":
         return row
     verdict = subject.judge((folder / f"{subject.name}.out").read_bytes())
+    if verdict.passed and guarded:
+        special = subject.judge((folder / f"{subject.name}.guarded").read_bytes(), special=True)
+        if not special.passed:
+            reason = f"with special numbers among its inputs: {special.reason}"
+            verdict = msgspec.structs.replace(special, reason=reason)
     return msgspec.structs.replace(
         row,
         status="pass" if verdict.passed else "wrong",

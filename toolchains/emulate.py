@@ -18,7 +18,7 @@ import msgspec
 
 from kernels.errors import KILLED, KernfitError, ResourceError
 from toolchains import processor
-from toolchains.emulators import find_emulator
+from toolchains.emulators import Emulator, find_emulator, find_other_emulator
 from toolchains.limits import VARIABLE, limit
 from toolchains.native import features
 from toolchains.process import Finished, run
@@ -42,8 +42,9 @@ Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of one kernel; files are relative to the request's folder.
 
-    `code` is where the kernel's function begins and ends in the runner. With `guard` it is
-    called twice more, every buffer at a page that it must not touch, on either side.
+    `code` is where the kernel's function begins and ends in the runner. With a `guarded` pair of
+    input and output it is called twice more, every buffer at a page that it must not touch, on
+    either side.
     """
 
     kernel: str
@@ -51,13 +52,20 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     output: str
     timeout: float
     code: tuple[int, int]
-    guard: bool = False
+    guarded: tuple[str, str] | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The runner's."""
+        words = [self.kernel, self.input, self.output]
+        return ["guard", *words, *self.guarded] if self.guarded else words
 
 
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All runs of one library on one processor: a name of QEMU's, or `native`.
 
-    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder.
+    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder. With
+    `other` it is asked for a second opinion: of another QEMU, or of this machine itself.
     """
 
     target: Target
@@ -66,6 +74,7 @@ class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     counter: str
     runs: tuple[Run, ...]
     jobs: int
+    other: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +106,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def emulate(request: EmulateRequest, folder: Path) -> None:
     """Run everything that the request names, `jobs` at once, and print how each ended."""
-    machine = find_machine(request.target, request.cpu)
+    find = find_other_machine if request.other else find_machine
+    machine = find(request.target, request.cpu)
     if not machine.reason:
         machine = _probed(machine, request, folder)
     if machine.reason:
@@ -130,6 +140,20 @@ def find_machine(target: Target, cpu: str) -> Machine:
         wanted = ".".join(map(str, target.qemu.minimum))
         reason = f"{emulator.name} is older than {wanted}, which this target needs"
         return Machine(name=emulator.name, reason=reason)
+    return _emulated(emulator, cpu)
+
+
+def find_other_machine(target: Target, cpu: str) -> Machine:
+    """What else runs the target's code here: a QEMU of another version, or this machine itself."""
+    emulator = find_other_emulator(target.qemu)
+    if emulator is not None and cpu != NATIVE:
+        return _emulated(emulator, cpu)
+    if cpu == NATIVE or _native(target.native).reason:
+        return Machine(reason=f"nothing else here runs code for {target.name}")
+    return _native(target.native)
+
+
+def _emulated(emulator: Emulator, cpu: str) -> Machine:
     return Machine(
         command=(str(emulator.path), "-cpu", cpu),
         name=emulator.name,
@@ -192,9 +216,7 @@ def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: P
 def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
     plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
-    guard = ["guard"] if each.guard else []
-    runner = [str(folder / request.runner), *guard, each.kernel, each.input, each.output]
-    command = [*machine.command, *plugin, *runner]
+    command = [*machine.command, *plugin, str(folder / request.runner), *each.words]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     outcome: Outcome = "ran"
     reason = ""

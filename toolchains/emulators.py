@@ -40,10 +40,19 @@ def find_emulator(qemu: Qemu) -> Emulator | None:
 
     Without one that is new enough, the first there is; None if there is none at all.
     """
+    return next(iter(_ordered(qemu)), None)
+
+
+def find_other_emulator(qemu: Qemu) -> Emulator | None:
+    """One of another version than that which `find_emulator` gives, and new enough too."""
+    found = _ordered(qemu)
+    others = (each for each in found if each.version != found[0].version)
+    return next((each for each in others if each.version[:2] >= qemu.minimum), None)
+
+
+def _ordered(qemu: Qemu) -> list[Emulator]:
     found = [_examined(path) for path in _installed(qemu.binary)]
-    new_enough = [each for each in found if each.version[:2] >= qemu.minimum]
-    counting = [each for each in new_enough if each.loads_plugins]
-    return next(iter((*counting, *new_enough, *found)), None)
+    return sorted(found, key=lambda each: (each.version[:2] < qemu.minimum, not each.loads_plugins))
 
 
 def _installed(binary: str) -> Iterator[Path]:

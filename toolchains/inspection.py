@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from elftools.dwarf.callframe import FDE
 from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
@@ -13,6 +12,7 @@ from kernels.codegen.driver import weights_symbol
 from kernels.errors import KernfitError
 from kernels.manifest import Manifest, Measured
 from toolchains.disassembly import functions, vector_instructions
+from toolchains.frames import Stack, stack_of
 from toolchains.report import Inspection, Row
 from toolchains.target import Target
 
@@ -43,8 +43,9 @@ def measure(folder: Path, symbol: str, target: Target, needs: Collection[str] = 
                 code += section["sh_size"]
             else:
                 constants += section["sh_size"]
+    stack = stack_of(folder / f"{symbol}.frame.o")
     return Measured(
-        code_bytes=code, constant_bytes=constants, stack_bytes=stack_bytes(folder / f"{symbol}.frame.o")
+        code_bytes=code, constant_bytes=constants, stack_bytes=stack.bytes, stack_vectors=stack.vectors
     )
 
 
@@ -74,24 +75,6 @@ def _faults(elf: ELFFile, symbol: str, target: Target, needs: Collection[str]) -
             yield f"has writable data in {section.name}"
 
 
-def stack_bytes(path: Path) -> int:
-    """The deepest stack of the first function: its frame, and the largest of those that it calls.
-
-    The others of an object are called by its first, and by nobody else. A frame is the largest
-    offset of the caller's in the unwind table.
-    """
-    with path.open("rb") as stream:
-        elf = ELFFile(stream)
-        dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
-        if not dwarf.has_CFI():
-            raise KernfitError(f"{path.name} has no unwind table; this is a bug of kernfit")
-        entries = [entry for entry in dwarf.CFI_entries() if isinstance(entry, FDE)]
-        first, *others = [
-            max(row["cfa"].offset or 0 for row in entry.get_decoded().table) for entry in entries
-        ]
-    return int(first + max(others, default=0))
-
-
 def inspect_library(
     folder: Path, manifest: Manifest, target: Target, paths: Iterable[Path]
 ) -> list[Inspection]:
@@ -103,13 +86,7 @@ def inspect_library(
     with (folder / f"lib{name}.so").open("rb") as stream:
         found = list(_promises(ELFFile(stream), manifest, target))
     found.append(_vectors(folder / f"lib{name}.so", manifest, target))
-    deepest = max(manifest.kernels, key=lambda kernel: kernel.stack_bytes)
-    detail = f"at most {deepest.stack_bytes} bytes, in {deepest.name}"
-    stack = deepest.stack_bytes
-    if manifest.network is not None:
-        stack += manifest.network.stack_bytes
-        detail += f", and {manifest.network.stack_bytes} in run"
-    found.append(Inspection(name="stack use", passed=stack <= MOST_STACK_BYTES, detail=detail))
+    found.append(_stack(manifest, target))
     named = [
         str(path)
         for path in paths
@@ -120,6 +97,25 @@ def inspect_library(
         Inspection(name="paths of the build machine", passed=not named, detail=", ".join(named) or "none")
     )
     return found
+
+
+def _stack(manifest: Manifest, target: Target) -> Inspection:
+    """The deepest kernel, and what the run has on the stack meanwhile, with the longest vectors."""
+    longest = target.longest_vector_bits
+    depths = {
+        each.name: Stack(bytes=each.stack_bytes, vectors=each.stack_vectors).at(longest)
+        for each in manifest.kernels
+    }
+    name = max(depths, key=lambda name: depths[name])
+    depth = depths[name]
+    detail = f"at most {depth} bytes, in {name}"
+    if manifest.network is not None:
+        run = Stack(bytes=manifest.network.stack_bytes, vectors=manifest.network.stack_vectors).at(longest)
+        depth += run
+        detail += f", and {run} in run"
+    if target.cpu.scalable:
+        detail += f", with vectors of {longest} bits"
+    return Inspection(name="stack use", passed=depth <= MOST_STACK_BYTES, detail=detail)
 
 
 def vectorised(manifest: Manifest, target: Target) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from kernels.codegen.driver import run_symbol, weights_symbol
+from kernels.codegen.request import read_request
 from kernels.errors import KILLED, EngineError, KernfitError, MissingToolError, ResourceError
 from kernels.plan import Plan
 from toolchains.limits import limit
@@ -169,9 +170,8 @@ def _tool(command: Sequence[str], folder: Path) -> None:
 
 def main(path: str) -> int:
     """Link as the request at `path` says; the error, if any, is the last line printed."""
-    request = msgspec.json.decode(Path(path).read_bytes(), type=LinkRequest)
     try:
-        link(request, Path(path).parent)
+        link(read_request(Path(path), LinkRequest), Path(path).parent)
     except KernfitError as error:
         print(f"error: {error}")
         return error.status

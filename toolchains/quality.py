@@ -11,7 +11,7 @@ from pathlib import Path
 from kernels.errors import UsageError, did_you_mean
 from toolchains.cache import ROOT
 
-FOLDERS = ("unit", "emulation", "docker", "conformance")
+FOLDERS = ("unit", "emulation", "docker", "conformance", "fuzz")
 SCHEMAS = {
     "vendor.github-workflows": (".github/workflows/*.yml",),
     "custom.github-workflows-require-timeout": (".github/workflows/*.yml",),

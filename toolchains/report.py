@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 Status = Literal["pass", "wrong", "illegal", "crash", "timeout", "skipped"]
+Fault = Literal["", "kernel", "emulator", "unknown"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,7 +18,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     `insns_reason` says why; `vector_insns` of them worked on vectors. `mnemonics` divides
     them, where a histogram was asked for. `vector_bits` is the length of a vector, read
     from the running processor where the instruction set leaves it open. `guarded` says that it
-    was also run with each buffer at a page that must not be touched, behind it and before it.
+    was also run with each buffer at a page that must not be touched, behind it and before it, and
+    a kernel then with NaN, infinities, subnormal numbers and zeros of both signs in its inputs.
+    Where a check failed, `fault` says whose that is: the kernel's if it fails elsewhere too, the
+    emulator's if it is right under another one, and unknown where there was no other to ask.
+    A row that passes for all that names the known bug of the emulator (`quarantine`).
     """
 
     kernel: str
@@ -34,6 +39,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     reason: str = ""
     emulator: str = ""
     guarded: bool = False
+    fault: Fault = ""
+    quarantine: str = ""
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

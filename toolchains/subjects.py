@@ -31,12 +31,12 @@ class Subject(abc.ABC):
     always = False
 
     @abc.abstractmethod
-    def write_input(self, path: Path) -> None:
-        """Write what the runner reads."""
+    def write_input(self, path: Path, *, special: bool = False) -> None:
+        """Write what the runner reads, with `special` numbers in it where they can be judged."""
 
     @abc.abstractmethod
-    def judge(self, output: bytes) -> Verdict:
-        """What to say of that which the runner wrote."""
+    def judge(self, output: bytes, *, special: bool = False) -> Verdict:
+        """What to say of that which the runner made of it."""
 
 
 class OneKernel(Subject):
@@ -49,14 +49,14 @@ class OneKernel(Subject):
         self.objects = self.symbols = (kernel.symbol,)
         self.identity = kernel
 
-    def write_input(self, path: Path) -> None:
+    def write_input(self, path: Path, *, special: bool = False) -> None:
         """Its operands in order."""
-        arrays = check.make_inputs(self._kernel, self._target)
+        arrays = check.make_inputs(self._kernel, self._target, special=special)
         path.write_bytes(check.input_bytes(self._kernel, arrays, self._target))
 
-    def judge(self, output: bytes) -> Verdict:
+    def judge(self, output: bytes, *, special: bool = False) -> Verdict:
         """By the reference in float64."""
-        arrays = check.make_inputs(self._kernel, self._target)
+        arrays = check.make_inputs(self._kernel, self._target, special=special)
         return check.judge(self._kernel, arrays, output, self._target)
 
 
@@ -82,14 +82,16 @@ class WholeRun(Subject):
         self.symbols = (*own, run, *parts)
         self.identity = (plan, whole.digest(reference))
 
-    def write_input(self, path: Path) -> None:
-        """The inputs in order, and the weights that are in a file."""
+    def write_input(self, path: Path, *, special: bool = False) -> None:
+        """The inputs in order, and the weights that are in a file; `special` ones are the same."""
+        del special
         with path.open("wb") as stream:
             stream.write(whole.input_bytes(self._network, self._reference, self._target))
             if self._weights:
                 with self._weights.open("rb") as source:
                     shutil.copyfileobj(source, stream, 1 << 20)
 
-    def judge(self, output: bytes) -> Verdict:
+    def judge(self, output: bytes, *, special: bool = False) -> Verdict:
         """By the reference's outputs."""
+        del special
         return whole.judge(self._network, self._reference, output, self._target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -153,7 +154,10 @@ class Disassembler(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo."""
+    """A machine that runs the target's code itself: `uname -m`, and flags of /proc/cpuinfo.
+
+    Kernels are checked on it where QEMU cannot run them; else it is asked about what fails.
+    """
 
     machine: str
     flags: tuple[str, ...]
@@ -178,8 +182,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def checked_on(self) -> tuple[str, ...]:
-        """Every processor that kernels are checked on: QEMU's names, and `native`."""
-        return (*self.qemu.cpus, NATIVE) if self.native else self.qemu.cpus
+        """Every processor that kernels are checked on: QEMU's names, or `native` where it has none."""
+        return self.qemu.cpus or ((NATIVE,) if self.native else ())
+
+    @property
+    def longest_vector_bits(self) -> int:
+        """The longest vectors that kernels are checked with."""
+        lengths = (re.search(r"\bvlen=(\d+)", cpu) for cpu in self.qemu.cpus)
+        return max(self.cpu.vector_bits, *(int(found[1]) for found in lengths if found), 0)
 
     @property
     def byte_order(self) -> Literal["<", ">"]:

@@ -17,7 +17,12 @@ from kernels.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Of a member, below its archive's folder; there are no folders below that."""
-KINDS = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.DIRTYPE: "a folder"}
+KINDS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.DIRTYPE: "a folder",
+    tarfile.GNUTYPE_SPARSE: "sparse",
+}
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +82,7 @@ def unpack(path: Path, folder: Path) -> Contents:
         raise InputError(f"{path}: truncated; fetch it again") from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError) as error:
+    except (gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: no archive, or a damaged one ({error}); fetch it again") from error
     if len(times) != 1:
         raise InputError(f"{path}: {'members differ in their time' if times else 'it is empty'}")
@@ -86,7 +91,8 @@ def unpack(path: Path, folder: Path) -> Contents:
 
 def _name(path: Path, prefix: str, entry: tarfile.TarInfo) -> str:
     """The member's name below the archive's folder."""
-    if not entry.isreg():
+    # What tarfile calls regular may be sparse: terabytes of zeros that the file does not hold.
+    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
         kind = KINDS.get(entry.type, "no file")
         target = f" to '{entry.linkname}'" if entry.linkname else ""
         raise InputError(f"{path}: the member '{entry.name}' is {kind}{target}; only files are allowed")

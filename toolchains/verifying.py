@@ -19,7 +19,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from kernels.codegen.driver import weights_symbol
-from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError
+from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError, UsageError
 from kernels.manifest import Manifest
 from toolchains.archive import file_sha256, make_archive
 from toolchains.cache import ROOT
@@ -72,7 +72,7 @@ def verify_archive(path: Path, progress: Progress, again: Again | None, key: str
         _provenance(path, contents.prefix, sha256, recipe)
         yield f"provenance: made from commit {recipe.source.commit}"
         yield _tag(path, recipe)
-        objects = _library(path, theirs, contents, find_target(recipe.target))
+        objects = _library(path, theirs, contents, _target(path, recipe))
         yield f"objects: all {objects} keep what kernfit promises for {recipe.target}"
         if again is None:
             return
@@ -110,8 +110,19 @@ def _form(path: Path, contents: Contents, recipe: Recipe, again: Path) -> None:
         raise CheckFailedError(f"{path}: it holds {named}, as {SBOM} says, and not what its name says")
     if contents.epoch != recipe.source.epoch:
         raise CheckFailedError(f"{path}: its members have another time than {SBOM} says")
-    if make_archive(again, contents.prefix, contents.members, contents.epoch) != file_sha256(path):
+    try:
+        packed = make_archive(again, contents.prefix, contents.members, contents.epoch)
+    except ValueError:  # a name or a time that no release has, nor could have
+        packed = ""
+    if packed != file_sha256(path):
         raise CheckFailedError(f"{path}: its members are not packed as a release packs them")
+
+
+def _target(path: Path, recipe: Recipe) -> Target:
+    try:
+        return find_target(recipe.target)
+    except UsageError as error:
+        raise InputError(f"{path}: this version of kernfit does not know its target: {error}") from error
 
 
 def _sums(path: Path, sha256: str) -> None:

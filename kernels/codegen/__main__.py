@@ -10,17 +10,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
-
 from kernels.codegen.driver import run_symbol
 from kernels.codegen.lower import compile_driver, compile_kernel
-from kernels.codegen.request import Request
+from kernels.codegen.request import Request, read_request
 from kernels.errors import InputError
 
 
-def main(path: str) -> None:
-    """Compile each kernel, and the driver, of the request at `path`."""
-    request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
+def main(path: str) -> int:
+    """Compile each kernel, and the driver, of the request at `path`; returns an exit status."""
+    try:
+        request = read_request(Path(path), Request)
+    except InputError as error:
+        print(f"error: {error}")
+        return error.status
     out = Path(path).parent / request.out
     out.mkdir(parents=True, exist_ok=True)
     for kernel in request.kernels:
@@ -33,7 +35,8 @@ def main(path: str) -> None:
     if request.driver is not None:
         compile_driver(request.driver, request.target, out)
         print(run_symbol(request.driver.library), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

@@ -257,6 +257,11 @@ class Builder:
         """The bits of int32 lanes as float32 lanes."""
         return tirx.reinterpret(self._typed("float32", value), value)
 
+    def as_stored(self, buffer: Buffer, value: Value) -> Value:
+        """The bits of the lanes as a buffer's elements are stored."""
+        stored = stored_as(buffer.element)
+        return value if scalar_of(value) == stored else tirx.reinterpret(self._typed(stored, value), value)
+
     def integer(self, value: int, lanes: int) -> Value:
         """An int32 in every lane."""
         return self.splat(tirx.const(value, "int32"), lanes)

@@ -24,7 +24,7 @@ FILTERS = {
     "conv_transpose1d": 0,
     "conv_transpose2d": 0,
     "conv_transpose3d": 0,
-    "gemm": 1,
+    "gemm": -1,
 }
 """The axis of the weights, the second operand, along which the result's channels lie."""
 
@@ -130,7 +130,7 @@ def _fold(draft: Draft, network: Network, leading: Operator, affine: Affine, res
     weights = network.constants[w].astype(np.float64)
     axis = FILTERS[leading.kind]
     if leading.kind == "gemm" and leading.attributes["transpose"] in ("nt", "tt"):
-        axis = 0
+        axis = -2
     shape = [1] * weights.ndim
     shape[axis] = -1
     scaled = draft.constant(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from kernels.errors import InputError
 from kernels.operators import find_family
 from kernels.operators.base import ElementWise, Planned, Scheduler
 from kernels.plan import Kernel, Operand, Plan, Step
@@ -130,7 +131,10 @@ def plan_kernel(
         winograd=winograd,
         tuned_winograd=fast.record.schedule if fast else None,
     )
-    planned = family.plan(attributes, shapes, weights, scheduler)
+    try:
+        planned = family.plan(attributes, shapes, weights, scheduler)
+    except msgspec.ValidationError as error:
+        raise InputError(f"a record of tuning for '{line}' has no schedule of it: {error}") from error
     schedule = msgspec.to_builtins(planned.schedule) if planned.schedule else {}
     known = fast if "m" in schedule else direct
     flops = family.flops(attributes, shapes) + len(steps) * operands[-1].elements

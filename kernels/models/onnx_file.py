@@ -87,6 +87,19 @@ def name_of(node: onnx.NodeProto) -> str:
     return str(node.name or next((name for name in node.output if name), "?"))
 
 
+def plain(attribute: onnx.AttributeProto) -> Any:
+    """An attribute's value as numbers, text, tuples or an array."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
+
+
+LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
+
+
 def _check(path: Path, model: onnx.ModelProto) -> None:
     """What the onnx package finds wrong; but outputs may be without a shape, which it would refuse."""
     bare = [

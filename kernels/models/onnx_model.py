@@ -24,8 +24,6 @@ from kernels.program import ElementType, Network, Operator, Role, Tensor
 Array = NDArray[Any]
 
 
-LONGEST_ERROR = 600
-"""Characters; a name in a model may have any number."""
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
@@ -35,17 +33,7 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
 
     `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
     """
-    try:
-        return _read(path, dims or {})
-    except InputError as error:  # names are any text, but an error is one line
-        text = str(error)
-        text = text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 3]}..."
-        text = "".join(sign if sign.isprintable() else "?" for sign in text)
-        raise InputError(text) from error
-
-
-def _read(path: Path, dims: Mapping[str, int]) -> Network:
-    model, weights = onnx_file.load(path, dims)
+    model, weights = onnx_file.load(path, dims or {})
     producer = f"{model.producer_name} {model.producer_version}".strip()
     draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
     walk = Walk(path, model, weights, draft)
@@ -258,7 +246,7 @@ class View:
         self.op, self.opset, self.outputs = node.op_type, opset, outputs
         self._name = onnx_file.name_of(node)
         self._base = next((name for name in node.output if name), self._name)
-        self._attributes = {given.name: plain(given) for given in node.attribute}
+        self._attributes = {given.name: onnx_file.plain(given) for given in node.attribute}
         self.inputs = tuple(walk.tensor(name) if name else None for name in node.input)
         self._first = len(self._draft.operators)
 
@@ -290,6 +278,10 @@ class View:
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor's value is known when the library is built."""
         return tensor.role is Role.CONSTANT
+
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
+        return self._draft.constants.get(tensor.name)
 
     def call(
         self,
@@ -399,19 +391,6 @@ MOVES: Mapping[str, Any] = {
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
 }
 """What is done to a constant when the model is read."""
-
-
-def plain(attribute: onnx.AttributeProto) -> Any:
-    """An attribute's value as numbers, text, tuples or an array."""
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    return tuple(value) if isinstance(value, list) or attribute.type in LISTS else value
-
-
-LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
 
 
 def element_type(code: int) -> ElementType | None:

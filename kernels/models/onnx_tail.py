@@ -24,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.memory import aligned
+from kernels.models import onnx_file
 from kernels.operators.base import Shape
 from kernels.operators.node import Node
 from kernels.program import ElementType, Tensor
@@ -43,10 +44,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `tests` says which of ONNX's own tests passed through it: all whose names begin so. `types` are
     the element types that they had; halves are widened before the node and rounded behind it, if
-    float32 is among them. `attributes` are the values that an attribute must have, its default
-    first. `fixed` are the inputs that must be constant, by number, and `limits` what integers of
-    others are below, from the shapes of all. Between TVM's functions lie at most `buffers` tensors
-    of float32 for each operand, the result among them, each as large as the largest.
+    float32 is among them. `attributes` are the values that an attribute may have. `fixed` are the
+    inputs that must be constant, by number, and `limits` what integers of others are below, from the
+    shapes of all. Between TVM's functions lie at most `buffers` tensors of float32 for each operand,
+    the result among them, each as large as the largest.
     """
 
     tests: tuple[str, ...]
@@ -58,36 +59,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FLOAT = frozenset((ElementType.FLOAT32,))
-TAIL: Mapping[str, Row] = {
-    "AffineGrid": Row(tests=("test_affine_grid",), buffers=1, fixed=(1,)),
-    "BatchNormalization": Row(tests=("test_batchnorm",), buffers=1, attributes={"training_mode": (0,)}),
-    "GridSample": Row(tests=("test_gridsample",), buffers=1),
-    "Hardmax": Row(tests=("test_hardmax",), buffers=2),
-    "InstanceNormalization": Row(tests=("test_instancenorm",), buffers=2),
-    "LpPool": Row(tests=("test_lppool",), buffers=2, attributes={"ceil_mode": (0,)}),
+TAIL: dict[str, Row] = {
     "MaxPool": Row(
         tests=("test_maxpool",),
         buffers=1,
         types=FLOAT | {ElementType.UINT8},
-        attributes={"ceil_mode": (0,)},
+        attributes={"ceil_mode": (0,), "auto_pad": ("NOTSET", "VALID")},
     ),
-    "MaxUnpool": Row(
-        tests=("test_maxunpool",),
-        buffers=2,
-        types=FLOAT | {ElementType.INT64},
-        limits={1: lambda shapes: prod(shapes[0])},
-    ),
-    "Mean": Row(tests=("test_mean_",), buffers=2),
     "RoiAlign": Row(
         tests=("test_roialign",),
         buffers=1,
         types=FLOAT | {ElementType.INT64},
-        attributes={"mode": ("avg",)},
+        attributes={"mode": ("avg",), "coordinate_transformation_mode": ("output_half_pixel",)},
         limits={2: lambda shapes: shapes[0][0]},
-    ),
-    "Shrink": Row(tests=("test_shrink",), buffers=3),
-    "Trilu": Row(
-        tests=("test_tril", "test_triu"), buffers=1, types=FLOAT | {ElementType.INT64}, fixed=(1,)
     ),
 }
 """What was tried and left out is told in docs/design.md."""
@@ -106,8 +90,12 @@ def take(node: Node, proto: onnx.NodeProto) -> tuple[Tensor, ...]:
     for number, tensor in enumerate(node.inputs):
         if tensor is not None:
             _require(row, node, number, node.given(number))
+    known = onnx.defs.get_schema(proto.op_type, node.opset).attributes
     for name, values in row.attributes.items():
-        given = node.attribute(name, values[0])
+        if name not in known:
+            continue
+        default = known[name].default_value
+        given = node.attribute(name, onnx_file.plain(default) if default.name else values[0])
         if given not in values:
             shown = " and ".join(str(value) for value in values)
             raise node.refuse(f"{name} is {given}; TVM's importer is trusted with {shown}")

@@ -24,6 +24,7 @@ from kernels.operators.base import (
     positive,
     widened,
 )
+from kernels.operators.cast import cast
 from kernels.operators.elementwise import OneInput
 from kernels.operators.node import Node, axis_of, reshaped
 from kernels.operators.reduction import normalized
@@ -113,13 +114,13 @@ class Arg(Family):
         return value <= old if last else value < old
 
     def reference(self, attributes: ArgAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """NumPy's, which finds the first."""
-        x = widened(arrays["x"])
-        search = np.argmax if self._largest else np.argmin
-        if not attributes.last:
-            return exact(search(x, axis=attributes.axis, keepdims=True))
-        back = search(np.flip(x, attributes.axis), axis=attributes.axis, keepdims=True)
-        return exact(x.shape[attributes.axis] - 1 - back)
+        """Element by element, for NumPy's takes NaN for the largest and for the smallest."""
+        x = np.moveaxis(widened(arrays["x"]), attributes.axis, 0)
+        best, place = x[0].copy(), np.zeros(x.shape[1:], np.int64)
+        for number in range(1, len(x)):
+            better = self._better(x[number], best, last=attributes.last)
+            best, place = np.where(better, x[number], best), np.where(better, number, place)
+        return exact(np.expand_dims(place, attributes.axis))
 
 
 def _arg(node: Node) -> Tensor:
@@ -132,6 +133,18 @@ def _arg(node: Node) -> Tensor:
     return reshaped(node, y, (*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
+def _hardmax(node: Node) -> Tensor:
+    """1 at the first of the largest elements along an axis, else 0."""
+    x = node.given(0)
+    axis = axis_of(node, node.attribute("axis", -1), len(x.shape))
+    if node.opset < HARDMAX_OPSET:
+        raise node.refuse(f"opset {node.opset}, where it flattens; it is supported from {HARDMAX_OPSET} on")
+    places = node.constant(np.arange(x.shape[axis]).reshape(-1, *(1 for _ in x.shape[axis + 1 :])))
+    best = node.call("arg_max", {"x": x}, {"axis": axis, "last": False})
+    return cast(node, node.call("equal", {"a": best, "b": places}), x.dtype)
+
+
+HARDMAX_OPSET = 13
 KINDS = {"ArgMax": "arg_max", "ArgMin": "arg_min"}
 FAMILIES = (Arg("arg_max", largest=True), Arg("arg_min", largest=False))
-ONNX = dict.fromkeys(KINDS, _arg)
+ONNX = dict.fromkeys(KINDS, _arg) | {"Hardmax": _hardmax}

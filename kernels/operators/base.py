@@ -180,6 +180,18 @@ class Family(abc.ABC):
         """Contents for an input of a planned kernel, whose attributes may say what they must be."""
         return self.draw(generator, operand)
 
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """The same with special numbers scattered among it; whole numbers stay as they are.
+
+        They are zeros of both signs, subnormal ones, infinities and NaN; the last two not for
+        Winograd's algorithm, which spreads them.
+        """
+        array = self.drawn_for(kernel, generator, operand)
+        drawn_so = self.special_inputs and operand.dtype is ElementType.FLOAT32
+        if drawn_so or not operand.dtype.floating:
+            return array
+        return scattered(generator, array, finite=bool(kernel.winograd))
+
     @abc.abstractmethod
     def define(self, entry: Any) -> Definition:
         """Tensors and attributes of a listing's entry; InputError where they do not fit."""
@@ -270,6 +282,23 @@ SPECIAL = np.array(
     dtype=np.float32,
 )
 """Arguments at which functions tend to go wrong."""
+
+
+def scattered(generator: np.random.Generator, array: Array, *, finite: bool) -> Array:
+    """The array with up to eight special numbers in it, in the place of no more than half of it.
+
+    They are subnormal numbers, zeros of both signs and, unless all must be `finite`, NaN and
+    infinities; a small array gets some of them.
+    """
+    kind = np.dtype(f"u{array.itemsize}")
+    sign = 1 << 8 * array.itemsize - 1
+    subnormal = np.array([1, sign | 3], kind).view(array.dtype)
+    known = [0.0, -0.0] if finite else [np.nan, np.inf, -np.inf, 0.0, -0.0, np.inf]
+    numbers = generator.permutation(np.concatenate([subnormal, np.array(known, array.dtype)]))
+    numbers = numbers[: (array.size + 1) // 2]
+    result = array.copy()
+    result.reshape(-1)[generator.permutation(array.size)[: numbers.size]] = numbers
+    return result
 
 
 def fused_as(**words: dict[str, Attribute]) -> Words:

@@ -8,13 +8,13 @@ import numpy as np
 
 from kernels.elements import numpy_type
 from kernels.operators import whole_numbers
-from kernels.operators.base import FLOATING, NUMBERS, Array, Estimate, fused_as, widened
+from kernels.operators.base import NUMBERS, Array, Estimate, fused_as, widened
 from kernels.operators.cast import cast
 from kernels.operators.elementary import absolute, exp, log, round_even, with_sign_of
 from kernels.operators.elementwise import Map, PairEntry
 from kernels.operators.node import Node, real, reshaped
 from kernels.plan import Operand
-from kernels.program import Tensor
+from kernels.program import ElementType, Tensor
 
 
 class Add(Map):
@@ -139,15 +139,17 @@ class Pow(_Alone):
     """y = a^b by exp(b ln |a|), and what IEEE 754-2019, 9.2.1, says of signs and special values.
 
     The relative error is at most u (6 + 6 |b ln |a||), for each rounding of b ln |a| is
-    multiplied by the exponential's growth.
+    multiplied by the exponential's growth. Powers of integers are products, which wrap; those to
+    numbers below zero are cut towards zero.
     """
 
     kind = "pow"
     heavy = True
-    types = FLOATING
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
         """A number below zero has powers to integers alone, and odd ones keep its sign."""
+        if not b.is_real(value):
+            return whole_numbers.power(b, value, operand)
         lanes = b.lanes(value)
         one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
         size = absolute(b, value)
@@ -166,17 +168,21 @@ class Pow(_Alone):
     def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
         """Whole exponents among the others, odd ones and even ones."""
         array = super().draw(generator, operand)
-        if operand.name == "b":
+        if operand.dtype.floating and operand.name == "b":
             flat = array.reshape(-1)
             flat[2::3] = np.round(8 * generator.uniform(-1, 1, flat[2::3].size))
         return array
 
     def exact(self, a: Array, b: Array) -> Array:
-        """The power, as C's pow says."""
+        """The power, as C's pow says; of integers it wraps."""
+        if a.dtype.kind != "f":
+            return whole_numbers.exact_power(a, b)
         return np.asarray(np.power(a, b))
 
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
         """The error grows with the logarithm of the result."""
+        if estimate.value.dtype.kind != "f":
+            return super().apply_estimate(attributes, estimate, operand)
         exponent = np.asarray(operand, dtype=np.float64)
         with np.errstate(all="ignore"):
             value = self.exact(estimate.value, exponent)
@@ -211,6 +217,13 @@ def _several(kind: str) -> Any:
     return fold
 
 
+def _mean(node: Node) -> Tensor:
+    """The sum over how many there are."""
+    real(node, node.given(0))
+    total = _several("add")(node)
+    return both(node, "div", total, node.constant(np.array([float(len(node.inputs))])))
+
+
 def _pow(node: Node) -> Tensor:
     """Squares and roots without logarithms; powers of integers as products."""
     x, exponent = node.given(0), node.value(1)
@@ -220,15 +233,29 @@ def _pow(node: Node) -> Tensor:
             return x
         if power == 2.0:  # noqa: PLR2004 - a square
             return both(node, "mul", x, x)
-        if not x.dtype.floating and power in range(MOST_FACTORS + 1):
-            return _product(node, x, int(power))
-        real(node, x)
-        if power == 0.5:  # noqa: PLR2004 - a root
+        if x.dtype.floating and power == 0.5:  # noqa: PLR2004 - a root
             return reshaped(node, node.call("sqrt", {"x": reshaped(node, x, x.shape or (1,))}), x.shape)
-    real(node, x)
+    if not x.dtype.floating:
+        return _whole_power(node, x, exponent)
     if exponent is not None:
         return both(node, "pow", x, node.constant(exponent.astype(np.float32)))
     return both(node, "pow", x, cast(node, node.given(1), x.dtype))
+
+
+def _whole_power(node: Node, x: Tensor, known: Array | None) -> Tensor:
+    """By products; to a number with a fraction in floating point, cut to an integer."""
+    if known is not None and known.size == 1 and float(known.ravel()[0]) in range(MOST_FACTORS + 1):
+        return _product(node, x, int(known.ravel()[0]))
+    exponent = node.given(1)
+    if not exponent.dtype.floating:
+        return both(node, "pow", x, cast(node, exponent, x.dtype))
+    exponent = reshaped(node, exponent, exponent.shape or (1,))
+    exact = both(node, "pow", x, cast(node, exponent, x.dtype))
+    near = cast(node, both(node, "pow", cast(node, x, ElementType.FLOAT32), exponent), x.dtype)
+    whole = node.call("equal", {"a": node.call("floor", {"x": exponent}), "b": exponent})
+    shape = exact.shape or (1,)
+    operands = {"a": reshaped(node, exact, shape), "b": reshaped(node, near, shape)}
+    return reshaped(node, node.call("where", {"condition": whole, **operands}), exact.shape)
 
 
 MOST_FACTORS = 8
@@ -251,6 +278,7 @@ ONNX = {
     "Div": _pair("div"),
     "Pow": _pow,
     "Sum": _several("add"),
+    "Mean": _mean,
     "Max": _several("maximum"),
     "Min": _several("minimum"),
 }

@@ -52,7 +52,7 @@ class BitCast(Movement):
     special_inputs = False
 
     def define(self, entry: BitsEntry) -> Definition:
-        """Tensors x and y, of types of the same size; only 0 and 1 are truth values, so that none is made."""
+        """Tensors x and y, of types of one size; no truth values are made, which are 0 and 1 alone."""
         words, shape = entry.attributes, positive("inputs.x", entry.inputs.x)
         if words.x_type.bytes != words.y_type.bytes or words.y_type is ElementType.BOOL:
             raise InputError(

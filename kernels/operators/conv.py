@@ -32,7 +32,7 @@ from kernels.operators.window import (
     imported,
     output_shape,
     slide,
-    taps,
+    taps_inside,
 )
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
@@ -71,10 +71,10 @@ class Convolution(Family):
     entry = ConvEntry
     attributes = ConvAttributes
 
-    def __init__(self, rank: int) -> None:
-        """Over images of `rank` dimensions."""
-        self.kind = f"conv{rank}d"
-        self._rank = rank
+    def __init__(self, rank: int, *, exact: bool = False) -> None:
+        """Over images of `rank` dimensions; an `exact` one sums what is there, for sums of integers."""
+        self.kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
+        self._rank, self._exact = rank, exact
 
     def _window(self, attributes: ConvAttributes, x: Shape) -> Window:
         if len(attributes.kernel) != self._rank:
@@ -150,7 +150,8 @@ class Convolution(Family):
         """
         window = _flattened(self._window(attributes, shapes["x"]), attributes)
         filters = attributes.filters
-        if attributes.groups == 1 and attributes.x_layout == "channels_last" and "w" in weights:
+        plain = attributes.groups == 1 and attributes.x_layout == "channels_last"
+        if plain and "w" in weights and not self._exact:
             fast = winograd.planned(window, filters, by)
             if fast is not None:
                 return fast
@@ -197,7 +198,7 @@ class Convolution(Family):
         return winograd.estimate(window, direct.value, arrays["x"], arrays["w"], kernel.winograd)
 
     def reference(self, attributes: ConvAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One matrix product in float64 for each tap and group."""
+        """One matrix product in float64 for each tap and group; none where a tap lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = self._window(attributes, x.shape)
         if attributes.x_layout == "NCHW":
@@ -205,11 +206,12 @@ class Convolution(Family):
         filters = w.reshape(attributes.groups, -1, prod(window.kernel), window.channels)
         shape = (window.batch, *window.out, attributes.groups, filters.shape[1])
         value, magnitude = np.zeros(shape), np.zeros(shape)
-        for tap, elements in taps(window, x, 0.0):
+        for tap, elements, inside in taps_inside(window, x):
             for group in range(attributes.groups):
                 part = elements[..., group * window.channels : (group + 1) * window.channels]
-                value[..., group, :] += part @ filters[group, :, tap].T
-                magnitude[..., group, :] += np.abs(part) @ np.abs(filters[group, :, tap]).T
+                weights = filters[group, :, tap].T
+                value[..., group, :] += np.where(inside, part @ weights, 0.0)
+                magnitude[..., group, :] += np.where(inside, np.abs(part) @ np.abs(weights), 0.0)
         result = output_shape(window, x.shape, attributes.filters)
         return Estimate(
             value=value.reshape(result),
@@ -360,15 +362,16 @@ class DepthwiseConv2D(Family):
         )
 
     def reference(self, attributes: WindowAttributes, arrays: Mapping[str, Array]) -> Estimate:
-        """One product in float64 for each tap."""
+        """One product in float64 for each tap; none where it lies in padding."""
         x, w = arrays["x"], arrays["w"].astype(np.float64)
         window = slide(attributes, x.shape)
         shape = (window.batch, *window.out, window.channels)
         value, magnitude = np.zeros(shape), np.zeros(shape)
         flat = w.reshape(window.channels, -1)
-        for tap, elements in taps(window, x, 0.0):
-            value += elements * flat[:, tap]
-            magnitude += np.abs(elements * flat[:, tap])
+        for tap, elements, inside in taps_inside(window, x):
+            product = np.where(inside, elements * flat[:, tap], 0.0)
+            value += product
+            magnitude += np.abs(product)
         result = output_shape(window, x.shape, window.channels)
         return Estimate(
             value=value.reshape(result),
@@ -377,12 +380,24 @@ class DepthwiseConv2D(Family):
         )
 
 
-FAMILIES = (Convolution(1), Convolution(2), Convolution(3), DepthwiseConv2D())
+FAMILIES = (
+    *(Convolution(rank) for rank in LAYOUTS),
+    *(Convolution(rank, exact=True) for rank in LAYOUTS),
+    DepthwiseConv2D(),
+)
 
 
 def _conv(node: Node) -> Tensor:
     x, w = node.given(0), node.given(1)
     real(node, x, w)
+    y = convolved(node, x, w)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
+        y = node.call("add", {"a": y, "b": node.given(2)})
+    return channels_first(node, y)
+
+
+def convolved(node: Node, x: Tensor, w: Tensor, *, exact: bool = False) -> Tensor:
+    """An image and weights as ONNX has them, by the node's window: the result with channels last."""
     rank = len(x.shape) - 2
     if rank not in LAYOUTS or len(w.shape) != rank + 2:
         raise node.refuse(f"{rank} dimensions; there are convolutions over 1, 2 and 3")
@@ -391,22 +406,13 @@ def _conv(node: Node) -> Tensor:
         raise node.refuse(f"kernel_shape is not that of the weights, {list(w.shape)}")
     image, window = _padded(node, channels_last(node, x), imported(node, x.shape[2:], kernel))
     attributes: dict[str, Any] = msgspec.to_builtins(window)
-    kind = f"conv{rank}d"
+    kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
     if rank == 2 and 1 < groups == x.shape[1] == w.shape[0]:  # noqa: PLR2004 - the family's images
         kind = "depthwise_conv2d"
     else:
         attributes |= {"filters": w.shape[0], "groups": groups}
-    y = weighted(node, kind, image, channels_last(node, w), attributes)
-    return channels_first(node, y)
-
-
-def weighted(node: Node, kind: str, x: Tensor, w: Tensor, attributes: dict[str, Any]) -> Tensor:
-    """The product of an image and its weights, and the bias of the node added, if it has one."""
     weights = ("w",) if node.is_constant(w) else ()
-    y = node.call(kind, {"x": x, "w": w}, attributes, weights=weights)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
-        y = node.call("add", {"a": y, "b": node.given(2)})
-    return y
+    return node.call(kind, {"x": image, "w": channels_last(node, w)}, attributes, weights=weights)
 
 
 def _padded(node: Node, x: Tensor, window: WindowAttributes) -> tuple[Tensor, WindowAttributes]:

@@ -24,7 +24,7 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
-from kernels.operators.conv import packed_weights, packing_of, planned_with, role_of, weighted
+from kernels.operators.conv import packed_weights, packing_of, planned_with, role_of
 from kernels.operators.node import Node, channels_first, channels_last, real, reshaped, transposed
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, three
 from kernels.plan import Kernel
@@ -310,7 +310,11 @@ def _conv_transpose(node: Node) -> Tensor:
         "groups": groups,
     }
     attributes |= _border(node, x.shape[2:], attributes)
-    y = weighted(node, f"conv_transpose{rank}d", channels_last(node, x), filters, attributes)
+    operands = {"x": channels_last(node, x), "w": filters}
+    weights = ("w",) if node.is_constant(filters) else ()
+    y = node.call(f"conv_transpose{rank}d", operands, attributes, weights=weights)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
+        y = node.call("add", {"a": y, "b": node.given(2)})
     return channels_first(node, y)
 
 

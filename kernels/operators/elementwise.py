@@ -118,7 +118,7 @@ class Map(ElementWise):
         attributes = msgspec.convert(kernel.attributes, self.attributes)
         inputs = sorted((o for o in kernel.operands if o.name in NAMES), key=lambda o: NAMES.index(o.name))
         by_column = any(step.operand for step in kernel.epilogue)
-        axes = merged(kernel.output.shape, [o.shape for o in inputs], keep_last=by_column)
+        axes = merged(kernel.output.shape or (1,), [o.shape for o in inputs], keep_last=by_column)
         *outer, (columns, steps) = axes
         with ExitStack() as loops:
             row: Any = 0

@@ -22,6 +22,7 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
+from kernels.operators.expand import expanded
 from kernels.operators.node import Node, real, reshaped
 from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
@@ -105,7 +106,7 @@ class Gemm(Family):
         schedule = by.schedule(Contraction, lambda: choose(window, n, by.cpu))
         once = not schedule.suspends(window)
         transposed = attributes.transpose[1] == "t"
-        if "b" in weights:
+        if "b" in weights and len(shapes["b"]) == 2:  # noqa: PLR2004 - a matrix, not a batch of them
             permute = (1, 0) if transposed else (0, 1)
             packing = Packing(permute=permute, rows=k, columns=n, panel=schedule.nr, groups=1)
             return Planned(schedule=schedule, packing={"b": packing}, written_once=once)
@@ -204,10 +205,8 @@ STRIP = 16
 
 
 def _product(node: Node, a: Tensor, b: Tensor, transpose: str) -> Tensor:
-    """op(A) op(B) of matrices, or of batches of them; a constant B is a weight."""
-    constant = node.is_constant(b)
-    if constant and len(b.shape) > 2:  # noqa: PLR2004 - more than a matrix
-        raise node.refuse("a batch of constant matrices")
+    """op(A) op(B) of matrices, or of batches of them; a constant matrix B is a weight."""
+    constant = node.is_constant(b) and len(b.shape) == 2  # noqa: PLR2004 - a matrix
     m, k = a.shape[-2:] if transpose[0] == "n" else a.shape[:-3:-1]
     rows, n = b.shape[-2:] if transpose[1] == "n" else b.shape[:-3:-1]
     if rows != k:
@@ -218,7 +217,12 @@ def _product(node: Node, a: Tensor, b: Tensor, transpose: str) -> Tensor:
 
 
 def _matmul(node: Node) -> Tensor:
-    a, b = node.given(0), node.given(1)
+    return multiplied(node, node.given(0), node.given(1))
+
+
+def multiplied(node: Node, first: Tensor, second: Tensor) -> Tensor:
+    """A product as NumPy's and ONNX's: of matrices, of vectors, and of batches that broadcast."""
+    a, b = first, second
     real(node, a, b)
     if not a.shape or not b.shape:
         raise node.refuse("a scalar is no matrix")
@@ -231,17 +235,22 @@ def _matmul(node: Node) -> Tensor:
     (m, k), n = left[-2:], right[-1]
     if prod(right[:-2]) == 1:  # one B for all rows of A
         a, b = reshaped(node, a, (prod(left[:-1]), k)), reshaped(node, b, right[-2:])
-    elif prod(left[:-2]) == prod(right[:-2]) == prod(outer):
-        a = reshaped(node, a, (prod(outer), m, k))
-        b = reshaped(node, b, (prod(outer), *right[-2:]))
     else:
-        raise node.refuse(
-            f"batches of shapes {list(left[:-2])} and {list(right[:-2])}, of which one is repeated"
-        )
+        a = reshaped(node, _repeated(node, a, left, outer), (prod(outer), m, k))
+        b = reshaped(node, _repeated(node, b, right, outer), (prod(outer), *right[-2:]))
     y = _product(node, a, b, "nn")
-    rows = (m,) if len(node.given(0).shape) > 1 else ()
-    columns = (n,) if len(node.given(1).shape) > 1 else ()
+    rows = (m,) if len(first.shape) > 1 else ()
+    columns = (n,) if len(second.shape) > 1 else ()
     return reshaped(node, y, (*outer, *rows, *columns))
+
+
+def _repeated(node: Node, x: Tensor, shape: Shape, outer: Shape) -> Tensor:
+    """Matrices of a shape, repeated to a batch of the shape `outer`; a constant when it is read."""
+    value = node.constant_value(x)
+    if value is not None:
+        whole = np.broadcast_to(value.reshape(shape), (*outer, *shape[-2:]))
+        return x if whole.size == value.size else node.constant(np.ascontiguousarray(whole))
+    return expanded(node, reshaped(node, x, shape), (*outer, *shape[-2:]))
 
 
 ONNX = {"Gemm": _gemm, "MatMul": _matmul}

@@ -24,14 +24,17 @@ from kernels.operators.base import (
     Epilogue,
     Estimate,
     Family,
+    Planned,
+    Scheduler,
     Shape,
     Shapes,
     positive,
+    scattered,
 )
-from kernels.operators.elementary import floor, round_even
+from kernels.operators.elementary import floor, polynomial, round_even
 from kernels.operators.movement import strides_of
 from kernels.operators.node import Node, channels_first, channels_last
-from kernels.plan import Kernel, Operand
+from kernels.plan import ARENA_ALIGNMENT, Kernel, Operand
 from kernels.program import Role, Tensor
 from kernels.schedules.channels import emit_map
 
@@ -41,13 +44,19 @@ TAPS: Mapping[str, range] = {"nearest": range(1), "linear": range(2), "cubic": r
 """Elements along an axis that are mixed, counted from the one at or before the place."""
 LARGEST_SHARE: Mapping[str, float] = {"nearest": 1.0, "linear": 2.0, "cubic": 16.0}
 """What the intermediate results of one share of an element stay below, in size."""
+LARGEST = 1 << 24
+"""Elements along an axis: beyond, float32 tells no neighbours apart."""
 CUBIC = -0.75
+INNER = (CUBIC + 2, -(CUBIC + 3), 0.0, 1.0)
+"""Keys's polynomial for elements nearer than 1, highest degree first."""
+OUTER = (CUBIC, -5 * CUBIC, 8 * CUBIC, -4 * CUBIC)
+"""For those from 1 to 2 away."""
 
 
 class Sampled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The image, [batch, height, width, channels], and the places, [batch, height, width, 2].
+    """The image, [batch, height, width, channels], and the places, [batch, 2, height, width].
 
-    With any number of axes between the first and the last, as many as the last of the grid counts.
+    With any number of axes in the place of height and width, as many as the grid's second counts.
     """
 
     x: Shape
@@ -73,7 +82,7 @@ class GridEntry(Entry, frozen=True, kw_only=True):
 
 
 class GridSample(Family):
-    """y[b, i, j, :] = the image b at the place grid[b, i, j, :], between its elements."""
+    """y[b, i, j, :] = the image b at the place grid[b, :, i, j], between its elements."""
 
     kind = "grid_sample"
     entry: ClassVar[type[Any]] = GridEntry
@@ -83,7 +92,7 @@ class GridSample(Family):
     def define(self, entry: GridEntry) -> Definition:
         """The image, the grid, and y with the grid's places and the image's channels."""
         x, grid = positive("inputs.x", entry.inputs.x), positive("inputs.grid", entry.inputs.grid)
-        if len(grid) != len(x) or grid[0] != x[0] or grid[-1] != len(x) - 2:
+        if len(grid) != len(x) or grid[:2] != (x[0], len(x) - 2) or max(x) > LARGEST:
             raise InputError(
                 f"inputs.grid = {list(grid)} does not fit an image of shape {list(x)}", key="inputs.grid"
             )
@@ -93,7 +102,7 @@ class GridSample(Family):
                 Tensor(name="x", shape=x, role=Role.INPUT),
                 Tensor(name="grid", shape=grid, role=Role.INPUT),
             ),
-            output=Tensor(name="y", shape=(*grid[:-1], x[-1]), role=Role.OUTPUT),
+            output=Tensor(name="y", shape=(x[0], *grid[2:], x[-1]), role=Role.OUTPUT),
         )
 
     def flops(self, attributes: GridAttributes, shapes: Shapes) -> int:
@@ -109,48 +118,74 @@ class GridSample(Family):
         places.reshape(-1)[::7] *= 8
         return places
 
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """Finite: a place that rounds to an element or just beside it tells infinity from NaN."""
+        return scattered(generator, self.drawn_for(kernel, generator, operand), finite=True)
+
+    def plan(self, attributes: Any, shapes: Shapes, weights: frozenset[str], by: Scheduler) -> Planned:
+        """Room for the elements' places and shares, of all axes and all points of one image."""
+        axes, points = shapes["grid"][1], prod(shapes["grid"][2:])
+        size = 2 * 4 * axes * len(TAPS[attributes.mode]) * points
+        return Planned(arena_bytes=-(-size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT)
+
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
-        """Vectors along the channels; for each place the elements and their shares are found first."""
+        """First, in vectors along the points, where elements lie and what share they have.
+
+        Then vectors along the channels of each point. What lies nowhere has the place -1.
+        """
         words = msgspec.convert(kernel.attributes, GridAttributes)
         batch, *image, columns = kernel.operand("x").shape
         steps = strides_of((*image, columns))
         points = prod(kernel.output.shape[1:-1])
-        x, grid, y = (b.buffers[name] for name in ("x", "grid", "y"))
-        with b.loop(0, batch) as number, b.loop(0, points) as point:
-            at = number * points + point
-            axes = []
+        taps = len(TAPS[words.mode])
+        x, grid, y, arena = (b.buffers[name] for name in ("x", "grid", "y", "arena"))
+
+        def row(axis: int, tap: int, part: int) -> int:
+            """Where in the arena a row of all points begins: of places, or of shares."""
+            return ((axis * taps + tap) * 2 + part) * points
+
+        with b.loop(0, batch) as number:
             for axis, extent in enumerate(image):
-                given = b.let(b.load(grid, at * len(image) + (len(image) - 1 - axis), 1))
-                axes.append(_taps(b, words, given, extent))
-            found = []
-            for combined in itertools.product(*axes):
-                first = number * prod((*image, columns))
-                share, inside = b.constant(1.0, 1), b.integer(1, 1)
-                for (place, part, within), step in zip(combined, steps, strict=False):
-                    first = first + place * step
-                    share, inside = share * part, inside & within
-                found.append((b.let(first), b.let(share), b.let(inside)))
 
-            def body(column: Any, lanes: int) -> None:
-                total, zero = b.constant(0.0, lanes), b.constant(0.0, lanes)
-                for first, share, inside in found:
-                    value = b.let(b.load(x, first + column, lanes))
-                    if words.padding == "zeros":
-                        there = b.differ(b.splat(inside, lanes), b.integer(0, lanes))
+                def find(at: Any, lanes: int, axis: int = axis, extent: int = extent) -> None:
+                    source = (number * len(image) + (len(image) - 1 - axis)) * points
+                    given = b.let(b.load(grid, source + at, lanes))
+                    for tap, (place, share) in enumerate(_taps(b, words, given, extent)):
+                        b.store(arena, row(axis, tap, 0) + at, b.as_float(place))
+                        b.store(arena, row(axis, tap, 1) + at, share)
+
+                emit_map(b, points, find)
+            with b.loop(0, points) as point:
+                found = []
+                for combined in itertools.product(range(taps), repeat=len(image)):
+                    first = number * prod((*image, columns))
+                    share, inside, nowhere = b.constant(1.0, 1), b.integer(0, 1), b.integer(0, 1)
+                    for axis, tap in enumerate(combined):
+                        place = b.let(b.as_int(b.load(arena, row(axis, tap, 0) + point, 1)))
+                        first = first + b.as_index(b.select(place < nowhere, nowhere, place)) * steps[axis]
+                        share = b.let(share * b.load(arena, row(axis, tap, 1) + point, 1))
+                        inside = b.let(b.select(place < nowhere, place, inside))
+                    found.append((b.let(first), share, inside))
+
+                def body(column: Any, lanes: int) -> None:
+                    total, zero = b.constant(0.0, lanes), b.constant(0.0, lanes)
+                    for first, share, inside in found:
+                        value = b.let(b.load(x, first + column, lanes))
+                        there = b.equal(b.splat(inside, lanes), b.integer(0, lanes))
                         value = b.let(b.select(there, value, zero))
-                    total = b.let(b.fma(value, b.splat(share, lanes), total))
-                b.store(y, at * columns + column, total)
+                        total = b.let(b.fma(value, b.splat(share, lanes), total))
+                    b.store(y, (number * points + point) * columns + column, total)
 
-            emit_map(b, columns, body)
+                emit_map(b, columns, body)
 
     def reference(self, attributes: GridAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """The sum in float64, and how it changes as far as the places themselves may be off.
 
         A place rounds at most 6 times, by a unit each of what is no larger than the image.
         """
-        x, grid = arrays["x"].astype(np.float64), arrays["grid"].astype(np.float64)[..., ::-1]
+        x, grid = arrays["x"].astype(np.float64), arrays["grid"].astype(np.float64)
         batch, *image, columns = x.shape
-        flat = grid.reshape(batch, -1, len(image))
+        flat = grid.reshape(batch, len(image), -1)[:, ::-1].transpose(0, 2, 1)
         extents = np.array(image, np.float64)
         if attributes.align_corners:
             places = (flat + 1) / 2 * (extents - 1)
@@ -162,7 +197,7 @@ class GridSample(Family):
         for signs in itertools.product((-1.0, 1.0), repeat=len(image)):
             moved, _ = _mixed(attributes, x, places + off * signs)
             extra = np.maximum(extra, 2 * np.abs(moved - value))
-        shape = (*grid.shape[:-1], columns)
+        shape = (batch, *grid.shape[2:], columns)
         taps = len(TAPS[attributes.mode]) ** len(image)
         exact = attributes.mode == "nearest"
         return Estimate(
@@ -173,11 +208,11 @@ class GridSample(Family):
         )
 
 
-def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[Any, Any, Any]]:
-    """For each element along an axis: where it is, its share, and 1 if it lies in the image, else 0."""
+def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[Any, Any]]:
+    """For each element along an axis where it is, or -1 where there is none, and its share."""
 
     def number(value: float) -> Any:
-        return b.constant(value, 1)
+        return b.like(value, given)
 
     low, high = _ends(extent, align_corners=words.align_corners)
     if words.align_corners:
@@ -196,14 +231,14 @@ def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[
     found = []
     for tap, share in zip(TAPS[words.mode], shares, strict=True):
         there = b.let(first + number(tap))
-        within = b.integer(1, 1)
         if words.padding == "reflection":
             there = _reflected(b, there, low, high)
-        elif words.padding == "zeros":
-            beyond = b.select(there < number(0), there < number(0), there > number(extent - 1))
-            within = b.let(b.select(beyond, b.integer(0, 1), within))
-        index = b.let(b.as_index(b.cast(_bounded(b, there, extent), "int32")))
-        found.append((index, b.let(share), within))
+        index = b.let(b.cast(_bounded(b, there, extent), "int32"))
+        if words.padding == "zeros":
+            nowhere = b.like(-1, index)
+            index = b.let(b.select(there < number(0), nowhere, index))
+            index = b.let(b.select(there > number(extent - 1), nowhere, index))
+        found.append((index, b.let(share)))
     return found
 
 
@@ -214,54 +249,42 @@ def _ends(extent: int, *, align_corners: bool) -> tuple[float, float]:
 
 def _bounded(b: Any, place: Any, extent: int) -> Any:
     """Within the axis; its first element for NaN."""
-    zero, last = b.constant(0.0, 1), b.constant(extent - 1.0, 1)
+    zero, last = b.like(0.0, place), b.like(extent - 1.0, place)
     return b.let(b.select(place > zero, b.select(place < last, place, last), zero))
 
 
 def _reflected(b: Any, place: Any, low: float, high: float) -> Any:
     """Turned back at both ends as often as needed."""
-    span = high - low
-    if not span:
-        return b.constant(low, 1)
-    first, last = b.constant(low, 1), b.constant(high, 1)
+    span, half = b.like(high - low, place), b.like(0.5, place)
+    first, last = b.like(low, place), b.like(high, place)
+    if low == high:
+        return first
     below = place < first
     beyond = b.let(b.select(below, first - place, place - last))
-    turns = b.let(floor(b, beyond / b.constant(span, 1)))
-    rest = b.let(beyond - turns * b.constant(span, 1))
-    half = b.let(turns * b.constant(0.5, 1))
-    even = b.equal(floor(b, half), half)
+    turns = b.let(floor(b, b.let(beyond / span)))
+    rest = b.let(beyond - turns * span)
+    halves = b.let(turns * half)
+    even = b.equal(b.let(floor(b, halves)), halves)
     up, down = b.let(first + rest), b.let(last - rest)
-    inside = b.select(place > last, b.select(even, down, up), place)
-    return b.let(b.select(below, b.select(even, up, down), inside))
+    inside = b.let(b.select(place > last, b.let(b.select(even, down, up)), place))
+    return b.let(b.select(below, b.let(b.select(even, up, down)), inside))
 
 
 def _shares(b: Any, mode: Mode, rest: Any) -> list[Any]:
     """The share of each element for a place that lies so far behind the first one."""
-    one = b.constant(1.0, 1)
+    one = b.like(1.0, rest)
     if mode == "nearest":
         return [one]
-    if mode == "linear":
-        return [one - rest, rest]
     ahead = b.let(one - rest)
+    if mode == "linear":
+        return [ahead, rest]
+    far, farther = b.let(rest + one), b.let(ahead + one)
     return [
-        _outer(b, b.let(rest + one)),
-        _inner(b, rest),
-        _inner(b, ahead),
-        _outer(b, b.let(ahead + one)),
+        polynomial(b, far, OUTER),
+        polynomial(b, rest, INNER),
+        polynomial(b, ahead, INNER),
+        polynomial(b, farther, OUTER),
     ]
-
-
-def _inner(b: Any, x: Any) -> Any:
-    """((a + 2) x - (a + 3)) x^2 + 1, for |x| <= 1."""
-    total = b.fma(x, b.constant(CUBIC + 2, 1), b.constant(-(CUBIC + 3), 1))
-    return b.fma(b.let(b.let(total) * x), x, b.constant(1.0, 1))
-
-
-def _outer(b: Any, x: Any) -> Any:
-    """((a x - 5 a) x + 8 a) x - 4 a, for 1 < |x| < 2."""
-    total = b.fma(x, b.constant(CUBIC, 1), b.constant(-5 * CUBIC, 1))
-    total = b.fma(b.let(total), x, b.constant(8 * CUBIC, 1))
-    return b.fma(b.let(total), x, b.constant(-4 * CUBIC, 1))
 
 
 def _mixed(attributes: GridAttributes, x: Array, places: Array) -> tuple[Array, Array]:
@@ -313,10 +336,7 @@ def _mirror(place: Array, low: float, high: float) -> Array:
 
 
 def _keys(x: Array) -> Array:
-    a = CUBIC
-    return np.asarray(
-        np.where(x <= 1, ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a)
-    )
+    return np.where(x <= 1, np.polyval(INNER, x), np.polyval(OUTER, x))
 
 
 MODES: Mapping[str, Mode] = {"bilinear": "linear", "bicubic": "cubic"}
@@ -331,7 +351,8 @@ def _grid_sample(node: Node) -> Tensor:
         "align_corners": bool(node.attribute("align_corners", 0)),
     }
     x = channels_last(node, node.given(0))
-    return channels_first(node, node.call("grid_sample", {"x": x, "grid": node.given(1)}, words))
+    grid = channels_first(node, node.given(1))
+    return channels_first(node, node.call("grid_sample", {"x": x, "grid": grid}, words))
 
 
 FAMILIES = (GridSample(),)

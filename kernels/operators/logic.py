@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from kernels.operators import whole_numbers
-from kernels.operators.base import WHOLE, Array, Entry, Estimate, exact, fused_as, widened
+from kernels.operators import remainders, whole_numbers
+from kernels.operators.base import NUMBERS, WHOLE, Array, Entry, Estimate, exact, fused_as, widened
 from kernels.operators.binary import both
 from kernels.operators.elementwise import Map, MapEntry, PairEntry, TwoInputs
 from kernels.operators.node import Node, reshaped
@@ -63,21 +63,29 @@ class ModEntry(Entry, frozen=True, kw_only=True):
 
 
 class Mod(Map):
-    """What is left of a, divided by b; 0 where b is 0."""
+    """What is left of a, divided by b; where b is 0, 0 of integers and else NaN."""
 
     kind = "mod"
     entry = ModEntry
     attributes = ModAttributes
     words = fused_as()
-    types = WHOLE
+    heavy = True
+    special_inputs = True
+    types = NUMBERS
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """A division and a product."""
+        """A division and a product; of floating-point numbers digit by digit."""
+        if b.is_real(value):
+            return remainders.remainder(b, b.let(value), b.let(operand), truncated=attributes.truncated)
         return whole_numbers.remainder(b, value, operand, truncated=attributes.truncated)
 
     def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """Exact."""
+        """Exact; but the sum that changes a floating-point number's sign is rounded."""
         divisor = widened(operand)
+        if divisor.dtype.kind == "f":
+            with np.errstate(all="ignore"):
+                value = (np.fmod if attributes.truncated else np.mod)(estimate.value, divisor)
+            return Estimate(value=value, magnitude=np.abs(value) * (not attributes.truncated), roundings=1)
         return exact(whole_numbers.exact_remainder(estimate.value, divisor, truncated=attributes.truncated))
 
 

@@ -42,6 +42,9 @@ class Node(Protocol):
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor's value is known when the library is built."""
 
+    def constant_value(self, tensor: Tensor) -> Array | None:
+        """A tensor's value, if it is constant."""
+
     def call(
         self,
         kind: str,

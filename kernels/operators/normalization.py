@@ -22,7 +22,6 @@ from kernels.operators.base import (
     positive,
 )
 from kernels.operators.elementwise import NoAttributes, OneInput
-from kernels.operators.node import Node, channels_first, channels_last, real
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
 from kernels.schedules import channels
@@ -277,49 +276,3 @@ def _normalized(
 
 
 FAMILIES = (LayerNorm(), RmsNorm(), GroupNorm(), BatchNorm())
-
-
-def _batch_norm(node: Node) -> Tensor:
-    """The statistics folded in float64, correctly rounded operation by operation."""
-    if node.attribute("training_mode", 0) or any(node.outputs[1:]):
-        raise node.refuse("training mode")
-    x = node.given(0)
-    real(node, x)
-    names = ("scale", "bias", "mean", "variance")
-    gamma, beta, mean, variance = (
-        node.known(number, name).astype(np.float64) for number, name in enumerate(names, 1)
-    )
-    with np.errstate(all="ignore"):
-        scale = gamma / np.sqrt(variance + np.float64(node.attribute("epsilon", 1e-5)))
-        shift = beta - mean * scale
-    operands = {"x": channels_last(node, x), "scale": node.constant(scale), "shift": node.constant(shift)}
-    return channels_first(node, node.call("batch_norm", operands))
-
-
-def _layer_norm(node: Node) -> Tensor:
-    x = node.given(0)
-    real(node, x)
-    if any(node.outputs[1:]):
-        raise node.refuse("its mean or deviation is needed, which only training has")
-    if node.attribute("axis", -1) % len(x.shape) != len(x.shape) - 1:
-        raise node.refuse("it normalises over more than the last axis")
-    scale = node.known(1, "scale")
-    shift = node.known(2, "bias") if len(node.inputs) > 2 else np.zeros_like(scale)  # noqa: PLR2004 - third
-    operands = {"x": x, "scale": node.constant(scale), "shift": node.constant(shift)}
-    return node.call("layer_norm", operands, {"epsilon": node.attribute("epsilon", 1e-5)})
-
-
-def _instance_norm(node: Node) -> Tensor:
-    x = node.given(0)
-    real(node, x)
-    scale, shift = node.known(1, "scale"), node.known(2, "bias")
-    operands = {"x": channels_last(node, x), "scale": node.constant(scale), "shift": node.constant(shift)}
-    attributes = {"epsilon": node.attribute("epsilon", 1e-5), "groups": x.shape[1]}
-    return channels_first(node, node.call("group_norm", operands, attributes))
-
-
-ONNX = {
-    "BatchNormalization": _batch_norm,
-    "LayerNormalization": _layer_norm,
-    "InstanceNormalization": _instance_norm,
-}

@@ -106,6 +106,10 @@ class OnnxNode(Family):
             drawn = generator.permutation(below)[:count]
         return drawn.reshape(operand.shape).astype(numpy_type(operand.dtype))
 
+    def draw_special(self, kernel: Kernel, generator: np.random.Generator, operand: Operand) -> Array:
+        """As ever: what becomes of NaN, ONNX mostly leaves open, and TVM decides."""
+        return self.drawn_for(kernel, generator, operand)
+
     def flops(self, attributes: NodeAttributes, shapes: Shapes) -> int:
         """Not known: one for each element of the result."""
         return prod(attributes.shape)

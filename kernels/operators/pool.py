@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
+from kernels.elements import numpy_type
 from kernels.operators.base import (
+    WHOLE,
     Array,
     Definition,
     Entry,
@@ -24,7 +26,9 @@ from kernels.operators.base import (
     from_one_input,
     positive,
 )
+from kernels.operators.binary import both
 from kernels.operators.node import Node, channels_first, channels_last, real
+from kernels.operators.unary import applied
 from kernels.operators.window import (
     LAYOUTS,
     Image,
@@ -35,7 +39,7 @@ from kernels.operators.window import (
     taps,
 )
 from kernels.plan import Kernel
-from kernels.program import Tensor
+from kernels.program import ElementType, Tensor
 from kernels.schedules import channels
 
 LOWEST = -float("inf")
@@ -83,6 +87,7 @@ class _Pool(Family):
         attributes = msgspec.convert(kernel.attributes, self.attributes)
         shape = kernel.operand("x").shape
         window = slide(self.window_attributes(attributes, shape), shape)
+        dtype = kernel.output.dtype
 
         def finish(value: Any, pixel: Any, channel: Any, inside: Any) -> None:
             value = epilogue(self.finish(b, attributes, value, inside), pixel, channel)
@@ -93,9 +98,10 @@ class _Pool(Family):
             window,
             msgspec.convert(kernel.schedule, channels.Sliding),
             b.buffers["x"],
-            initial=self.initial,
+            initial=self.initial if dtype.floating else least(dtype),
             finish=finish,
             combine=lambda total, element, *_: self.fold(b, total, element),
+            scalar=dtype.value,
         )
 
     initial: float
@@ -109,6 +115,11 @@ class _Pool(Family):
         raise NotImplementedError
 
 
+def least(dtype: ElementType) -> int:
+    """The smallest integer of a type."""
+    return int(np.iinfo(numpy_type(dtype)).min)
+
+
 def _shaped(estimate: Estimate, x: Array) -> Estimate:
     """Without the dimensions that the image does not have."""
     missing = tuple(range(1, 6 - x.ndim))
@@ -118,10 +129,11 @@ def _shaped(estimate: Estimate, x: Array) -> Estimate:
 
 
 class MaxPool(_Pool):
-    """The largest element under the window; padding never wins."""
+    """The largest element under the window; padding never wins, and neither does NaN."""
 
     kind = "max_pool"
     initial = LOWEST
+    types = WHOLE | {ElementType.FLOAT32}
 
     def fold(self, b: Any, total: Any, element: Any) -> Any:
         """The larger of the two."""
@@ -132,11 +144,13 @@ class MaxPool(_Pool):
         return value
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
-        """No rounding: the result is exact."""
-        window = slide(attributes, arrays["x"].shape)
-        return _shaped(
-            exact(np.max([e for _, e in taps(window, arrays["x"], LOWEST)], axis=0)), arrays["x"]
-        )
+        """No rounding: the result is exact; of NaN alone it is minus infinity."""
+        x = arrays["x"]
+        window = slide(attributes, x.shape)
+        if x.dtype.kind == "f":
+            x = np.where(np.isnan(x), LOWEST, x)
+        fill = LOWEST if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        return _shaped(exact(np.max([e for _, e in taps(window, x, fill)], axis=0)), x)
 
 
 class _Average(_Pool):
@@ -161,18 +175,44 @@ class _Average(_Pool):
         """As many additions as elements, and a division."""
         x = arrays["x"]
         window = slide(self.window_attributes(attributes, x.shape), x.shape)
-        elements = np.array([e for _, e in taps(window, x, np.nan)])
-        count: Any = (~np.isnan(elements)).sum(axis=0)
+        elements = np.array([e for _, e in taps(window, x, 0.0)])
+        count: Any = sum(inside for _, inside in taps(window, np.ones_like(x), 0.0))
         if self.includes_padding(attributes):
             count = len(elements)
         return _shaped(
             Estimate(
-                value=np.nansum(elements, axis=0) / count,
-                magnitude=np.nansum(np.abs(elements), axis=0) / count,
+                value=np.sum(elements, axis=0) / count,
+                magnitude=np.sum(np.abs(elements), axis=0) / count,
                 roundings=len(elements) + 1,
             ),
             x,
         )
+
+
+class SumPool(_Pool):
+    """The sum of the elements under the window."""
+
+    kind = "sum_pool"
+    initial = 0.0
+
+    def fold(self, b: Any, total: Any, element: Any) -> Any:
+        """The sum of the two."""
+        return total + element
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
+        """The fold is the result."""
+        return value
+
+    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
+        """As many additions as elements."""
+        window = slide(attributes, arrays["x"].shape)
+        elements = np.array([e for _, e in taps(window, arrays["x"], 0.0)])
+        total = Estimate(
+            value=np.sum(elements, axis=0),
+            magnitude=np.sum(np.abs(elements), axis=0),
+            roundings=len(elements),
+        )
+        return _shaped(total, arrays["x"])
 
 
 class AverageAttributes(WindowAttributes, frozen=True, kw_only=True):
@@ -224,12 +264,13 @@ class GlobalAveragePool(_Average):
         return WindowAttributes(kernel=x[1:-1])
 
 
-FAMILIES = (MaxPool(), AveragePool(), GlobalAveragePool())
+FAMILIES = (MaxPool(), SumPool(), AveragePool(), GlobalAveragePool())
 
 
 def _pool(node: Node) -> Tensor:
     x = node.given(0)
-    real(node, x)
+    if node.op != "MaxPool":
+        real(node, x)
     if len(node.outputs) > 1 and node.outputs[1]:
         raise node.refuse("the indices of the largest elements are needed, which only training has")
     if len(x.shape) - 2 not in LAYOUTS:
@@ -241,8 +282,24 @@ def _pool(node: Node) -> Tensor:
         if node.attribute("ceil_mode", 0) and pads != window.padding:
             raise node.refuse("count_include_pad together with a ceil_mode that adds windows")
         attributes["count_include_pad"] = True
+    if node.op == "LpPool":
+        return _norms(node, x, attributes)
     kind = "max_pool" if node.op == "MaxPool" else "average_pool"
     return channels_first(node, node.call(kind, {"x": channels_last(node, x)}, attributes))
+
+
+def _norms(node: Node, x: Tensor, attributes: dict[str, Any]) -> Tensor:
+    """The p-th root of the sum of |x|^p."""
+    p = node.attribute("p", 2)
+    powers = applied(node, "absolute", x) if p != 2 else both(node, "mul", x, x)  # noqa: PLR2004 - squares
+    if p not in (1, 2):
+        powers = both(node, "pow", powers, node.constant(np.array([float(p)])))
+    y = channels_first(node, node.call("sum_pool", {"x": channels_last(node, powers)}, attributes))
+    if p == 1:
+        return y
+    if p == 2:  # noqa: PLR2004 - squares
+        return applied(node, "sqrt", y)
+    return both(node, "pow", y, node.constant(np.array([1.0 / p])))
 
 
 def _global(node: Node) -> Tensor:
@@ -255,4 +312,10 @@ def _global(node: Node) -> Tensor:
     return channels_first(node, node.call("global_average_pool", {"x": channels_last(node, x)}))
 
 
-ONNX = {"MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global, "GlobalMaxPool": _global}
+ONNX = {
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "LpPool": _pool,
+    "GlobalAveragePool": _global,
+    "GlobalMaxPool": _global,
+}

@@ -28,6 +28,7 @@ from kernels.operators.base import (
     positive,
     widened,
 )
+from kernels.operators.cast import cast
 from kernels.operators.elementwise import OneInput
 from kernels.operators.node import Node, axis_of, integers, reshaped
 from kernels.plan import Kernel
@@ -289,8 +290,14 @@ KINDS = {
 
 
 def _reduce(node: Node) -> Tensor:
-    """With the reduced axes kept, and then without: where they stay, layouts can change."""
     x, named = node.given(0), integers(node, 1, "axes")
+    if x.dtype is ElementType.BOOL:  # a byte of 0 or 1, whose largest is whether there is any
+        return cast(node, _reduced(node, cast(node, x, ElementType.UINT8), named), ElementType.BOOL)
+    return _reduced(node, x, named)
+
+
+def _reduced(node: Node, x: Tensor, named: tuple[int, ...] | None) -> Tensor:
+    """With the reduced axes kept, and then without: where they stay, layouts can change."""
     if not named and node.attribute("noop_with_empty_axes", 0):
         return x
     axes = {axis_of(node, axis, len(x.shape)) for axis in named or range(len(x.shape))}

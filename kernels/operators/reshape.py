@@ -124,13 +124,14 @@ def _same(node: Node) -> Tensor:
     return node.given(0)
 
 
-def _dropout(node: Node) -> Tensor:
+def _dropout(node: Node) -> tuple[Tensor, Tensor]:
+    """Nothing is dropped but in training, by a share of more than 0; and so the mask says."""
+    x = node.given(0)
     training = node.value(2) if len(node.inputs) > 2 else np.zeros(1)  # noqa: PLR2004 - third input
-    if training is None or np.any(training):
+    ratio = node.value(1) if len(node.inputs) > 1 else np.array(node.attribute("ratio", 0.5))
+    if training is None or (np.any(training) and (ratio is None or np.any(ratio))):
         raise node.refuse("training mode")
-    if len(node.outputs) > 1 and node.outputs[1]:
-        raise node.refuse("its mask is needed, which only training has")
-    return node.given(0)
+    return x, node.constant(np.ones(x.shape, np.bool_))
 
 
 def _depth_to_space(node: Node) -> Tensor:

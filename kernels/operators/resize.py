@@ -96,9 +96,10 @@ class Resize(Family):
         columns = _sources(x.shape[2], attributes.size[1], attributes.mode)
         if attributes.mode == "nearest":
             return exact(x[:, rows[0]][:, :, columns[0]])
+        size = np.abs(x[np.isfinite(x)])
         return Estimate(
             value=_interpolate(x, rows, columns),
-            magnitude=3 * _interpolate(np.abs(x), rows, columns) + 2 * np.abs(x).max(),
+            magnitude=3 * _interpolate(np.abs(x), rows, columns) + 2 * size.max(initial=0.0),
             roundings=8,
         )
 
@@ -128,9 +129,16 @@ def _sources(size: int, result: int, mode: str) -> tuple[Array, Array, Array]:
 def _interpolate(x: Array, rows: tuple[Array, Array, Array], columns: tuple[Array, Array, Array]) -> Array:
     down = rows[2][None, :, None, None]
     across = columns[2][None, None, :, None]
-    lines = x[:, rows[0]] * (1 - down) + x[:, rows[1]] * down
-    result: Array = lines[:, :, columns[0]] * (1 - across) + lines[:, :, columns[1]] * across
-    return result
+
+    def between(first: Array, second: Array, share: Array) -> Array:
+        result: Array = first + (second - first) * share
+        return result  # of an infinity NaN: it is taken off itself
+
+    above, below = (
+        between(line[:, :, columns[0]], line[:, :, columns[1]], across)
+        for line in (x[:, rows[0]], x[:, rows[1]])
+    )
+    return between(above, below, down)
 
 
 FAMILIES = (Resize(),)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.operators.base import Array
+from kernels.operators.binary import both
 from kernels.operators.node import Node, axis_of, real
 from kernels.operators.sampling import resampled, taken
 from kernels.program import Tensor
@@ -48,8 +49,6 @@ def _resize(node: Node) -> Tensor:
         if along.extent == along.size and along.scale == 1.0 and along.roi == (0.0, 1.0):
             continue
         centres, outside = _coordinates(node, along)
-        if outside.any() and node.attribute("extrapolation_value", 0.0):
-            raise node.refuse("an extrapolation_value other than 0")
         if mode == "nearest" and not outside.any():
             rounded = ROUND[_rounding(node)](centres)
             x = taken(node, x, axis, np.clip(rounded, 0, along.size - 1).astype(np.int64))
@@ -57,6 +56,10 @@ def _resize(node: Node) -> Tensor:
         places, shares = _shares(node, mode, along, centres)
         shares[outside] = 0.0
         x = resampled(node, x, axis, places, shares)
+        beyond = node.attribute("extrapolation_value", 0.0)
+        if outside.any() and beyond:  # other axes keep it, for an element's shares add up to 1
+            fill = np.where(outside, beyond, 0.0).reshape(-1, *(1 for _ in x.shape[axis + 1 :]))
+            x = both(node, "add", x, node.constant(fill))
     return x
 
 

@@ -146,7 +146,7 @@ class Softmax(Family):
         last place), and u from each addition, the reciprocal and the product.
         """
         distance, value, error = self._shares(attributes, arrays)
-        return Estimate(value=value, magnitude=value * (error - distance), roundings=1)
+        return Estimate(value=value, magnitude=value * error + _weighted(value, distance), roundings=1)
 
     @staticmethod
     def _shares(attributes: AxisAttributes, arrays: Mapping[str, Array]) -> tuple[Array, Array, Array]:
@@ -155,8 +155,13 @@ class Softmax(Family):
         distance = x - x.max(axis=axis, keepdims=True)
         value = np.exp(distance)
         value /= value.sum(axis=axis, keepdims=True)
-        average = (value * -distance).sum(axis=axis, keepdims=True)
+        average = _weighted(value, distance).sum(axis=axis, keepdims=True)
         return distance, value, x.shape[axis] + 12 + average
+
+
+def _weighted(value: Array, distance: Array) -> Array:
+    """The shares times their distances; nothing where a share is nothing, however far away."""
+    return np.where(value == 0, 0.0, value * -distance)
 
 
 class LogSoftmax(Softmax):

@@ -89,7 +89,7 @@ ACOSH_TERMS = (
 )
 """(acosh(1 + u) / sqrt(2 u) - 1) / u on 0 <= u <= 1/2; the relative error of acosh is below 1.1e-9."""
 HUGE = 2.0**13
-"""From here on x^2 + 1 and x^2 - 1 round to x^2, and their root to x, to less than a unit of the logarithm."""
+"""From here on the root of x^2 + 1, or x^2 - 1, is x to less than a unit of their sum's logarithm."""
 
 
 def sin(b: Any, x: Any) -> Any:
@@ -105,7 +105,7 @@ def cos(b: Any, x: Any) -> Any:
 
 
 def tan(b: Any, x: Any) -> Any:
-    """Tan x within 2 units in the last place; NaN for infinities. Zeros keep their sign."""
+    """Tan x within 3 units in the last place; NaN for infinities. Zeros keep their sign."""
     lanes = b.lanes(x)
     quadrant, sine, cosine = _reduced(b, x)
     crossed = b.equal(quadrant & b.integer(1, lanes), b.integer(1, lanes))
@@ -222,7 +222,7 @@ def _sine_and_cosine(b: Any, r: Any, tail: Any) -> tuple[Any, Any]:
 
 
 def asin(b: Any, x: Any) -> Any:
-    """Asin x within 2 units in the last place; NaN beyond 1. Zeros keep their sign.
+    """Asin x within 3 units in the last place; NaN beyond 1. Zeros keep their sign.
 
     Beyond 1/2 it is pi / 2 - 2 asin(sqrt((1 - |x|) / 2)).
     """
@@ -293,7 +293,7 @@ def _half_exp(b: Any, size: Any) -> Any:
 
 
 def sinh(b: Any, x: Any) -> Any:
-    """Sinh x within 3 units in the last place; zeros keep their sign."""
+    """Sinh x within 2 units in the last place; zeros keep their sign."""
     lanes = b.lanes(x)
     size = absolute(b, x)
     square = b.let(x * x)
@@ -304,7 +304,7 @@ def sinh(b: Any, x: Any) -> Any:
 
 
 def cosh(b: Any, x: Any) -> Any:
-    """Cosh x within 3 units in the last place."""
+    """Cosh x within 2 units in the last place."""
     half = _half_exp(b, absolute(b, x))
     return b.let(half + b.constant(0.25, b.lanes(x)) / half)
 

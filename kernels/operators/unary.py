@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
-from kernels.operators import elementary
+from kernels.operators import elementary, trigonometry
 from kernels.operators.base import FLOATING, NUMBERS, Array, Definition, Entry, Estimate, fused_as
 from kernels.operators.binary import both
 from kernels.operators.elementwise import Map, OneInput
@@ -214,9 +214,51 @@ class LeakyRelu(Map):
         return Estimate(value=value, magnitude=np.abs(value), roundings=1)
 
 
+class ShrinkAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is within the threshold becomes 0; the rest comes nearer to 0 by the bias."""
+
+    threshold: float = 0.5
+    bias: float = 0.0
+
+
+class ShrinkEntry(Entry, frozen=True, kw_only=True):
+    """A shrinkage in a listing."""
+
+    inputs: OneInput
+    attributes: ShrinkAttributes = ShrinkAttributes()
+
+
+class Shrink(Map):
+    """y = x + bias below -threshold, x - bias above it, else 0, for NaN too."""
+
+    kind = "shrink"
+    entry = ShrinkEntry
+    attributes = ShrinkAttributes
+    types = FLOATING
+    special_inputs = True
+    words = fused_as()
+
+    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
+        """Two comparisons."""
+        value = b.let(value)
+        lanes = b.lanes(value)
+        bias = b.constant(attributes.bias, lanes)
+        high, low = b.constant(attributes.threshold, lanes), b.constant(-attributes.threshold, lanes)
+        below = b.select(value < low, value + bias, b.constant(0.0, lanes))
+        return b.select(value > high, value - bias, b.let(below))
+
+    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
+        """One rounding, on an exact input."""
+        x = estimate.value
+        bias, threshold = (np.float64(np.float32(v)) for v in (attributes.bias, attributes.threshold))
+        value = np.where(x < -threshold, x + bias, np.where(x > threshold, x - bias, 0.0))
+        return Estimate(value=value, magnitude=np.abs(value), roundings=1)
+
+
 FAMILIES = (
     Clip(),
     LeakyRelu(),
+    Shrink(),
     Function(
         "relu",
         _relu,
@@ -273,6 +315,17 @@ FAMILIES = (
     Function("floor", elementary.floor, np.floor, ulps=0),
     Function("ceil", elementary.ceil, np.ceil, ulps=0),
     Function("round", elementary.round_even, np.rint, ulps=0),
+    Function("sin", trigonometry.sin, np.sin, ulps=1, lipschitz=1.0),
+    Function("cos", trigonometry.cos, np.cos, ulps=1, lipschitz=1.0),
+    Function("tan", trigonometry.tan, np.tan, ulps=3),
+    Function("asin", trigonometry.asin, np.arcsin, ulps=3),
+    Function("acos", trigonometry.acos, np.arccos, ulps=2),
+    Function("atan", trigonometry.atan, np.arctan, ulps=2, lipschitz=1.0),
+    Function("sinh", trigonometry.sinh, np.sinh, ulps=2.5),
+    Function("cosh", trigonometry.cosh, np.cosh, ulps=2.5),
+    Function("asinh", trigonometry.asinh, np.arcsinh, ulps=3, lipschitz=1.0),
+    Function("acosh", trigonometry.acosh, np.arccosh, ulps=3),
+    Function("atanh", trigonometry.atanh, np.arctanh, ulps=2),
 )
 
 
@@ -317,6 +370,11 @@ def _between(node: Node) -> Tensor:
 
 def _node_leaky_relu(node: Node) -> Tensor:
     return applied(node, "leaky_relu", node.given(0), {"alpha": node.attribute("alpha", 0.01)})
+
+
+def _node_shrink(node: Node) -> Tensor:
+    words = {"threshold": node.attribute("lambd", 0.5), "bias": node.attribute("bias", 0.0)}
+    return applied(node, "shrink", node.given(0), words)
 
 
 def _node_elu(node: Node) -> Tensor:
@@ -365,9 +423,21 @@ ONNX = {
     "Ceil": _simple("ceil"),
     "Round": _simple("round"),
     "HardSwish": _simple("hard_swish"),
+    "Sin": _simple("sin"),
+    "Cos": _simple("cos"),
+    "Tan": _simple("tan"),
+    "Asin": _simple("asin"),
+    "Acos": _simple("acos"),
+    "Atan": _simple("atan"),
+    "Sinh": _simple("sinh"),
+    "Cosh": _simple("cosh"),
+    "Asinh": _simple("asinh"),
+    "Acosh": _simple("acosh"),
+    "Atanh": _simple("atanh"),
     "HardSigmoid": _node_hard_sigmoid,
     "Clip": _node_clip,
     "LeakyRelu": _node_leaky_relu,
+    "Shrink": _node_shrink,
     "Elu": _node_elu,
     "Gelu": _node_gelu,
     "Reciprocal": _node_reciprocal,

@@ -39,6 +39,38 @@ def remainder(b: Any, x: Any, y: Any, *, truncated: bool) -> Any:
     return b.select(b.equal(y, zero), zero, left)
 
 
+def power(b: Any, x: Any, y: Any) -> Any:
+    """X to the power of y, wrapping; cut towards zero where y is below 0, and 0 for 0 then.
+
+    By squares, one for each binary digit of y.
+    """
+    lanes, scalar = b.lanes(x), b.scalar(x)
+    zero, one = b.like(0, x), b.like(1, x)
+    state = b.registers([lanes] * 3, scalar)
+    state[0], state[1], state[2] = one, x, y
+    with b.loop(0, int(scalar.lstrip("uint"))):
+        total, factor, left = (b.let(state[number]) for number in range(3))
+        odd = b.equal(b.let(left & one), one)
+        state[0] = b.select(odd, b.let(b.product(total, factor)), total)
+        state[1] = b.product(factor, factor)
+        state[2] = left >> one
+    found = b.let(state[0])
+    if not b.is_signed(x):
+        return found
+    minus = b.like(-1, x)
+    sign = b.select(b.equal(b.let(y & one), one), minus, one)
+    inverse = b.select(b.equal(x, one), one, b.select(b.equal(x, minus), sign, zero))
+    return b.select(y < zero, b.let(inverse), found)
+
+
+def exact_power(x: Array, y: Array) -> Array:
+    """What `power` gives, by NumPy."""
+    with np.errstate(all="ignore"):
+        found = np.power(x, np.where(y < 0, 0, y).astype(x.dtype))
+        inverse = np.where(x == 1, 1, np.where(x == -1, np.where(y % 2 != 0, -1, 1), 0))
+        return np.where(y < 0, inverse, found).astype(x.dtype)
+
+
 NARROW = ("int8", "uint8")
 
 

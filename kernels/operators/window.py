@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from kernels.errors import InputError
-from kernels.operators.base import Array, Shape, positive
+from kernels.operators.base import Array, Shape, positive, widened
 from kernels.operators.node import Node
 from kernels.schedules.tiles import Three, Window
 
@@ -89,8 +89,8 @@ def output_shape(window: Window, x: Shape, channels: int) -> Shape:
 
 
 def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
-    """(tap, elements) for each tap, in float64, [batch, depth, height, width, channels]."""
-    image = x.astype(np.float64).reshape(window.batch, *window.size, x.shape[-1])
+    """(tap, elements) for each tap, [batch, depth, height, width, channels]; integers as they are."""
+    image = widened(x).reshape(window.batch, *window.size, x.shape[-1])
     reach = [
         (window.out[a] - 1) * window.stride[a] + (window.kernel[a] - 1) * window.dilation[a] + 1
         for a in range(3)
@@ -107,6 +107,13 @@ def taps(window: Window, x: Array, fill: float) -> Iterator[tuple[int, Array]]:
             for a in range(3)
         )
         yield number, padded[:, *places]
+
+
+def taps_inside(window: Window, x: Array) -> Iterator[tuple[int, Array, Array]]:
+    """(tap, elements, whether they lie in the image), of which the last has one channel."""
+    image = np.ones((*x.shape[:-1], 1))
+    for (tap, elements), (_, inside) in zip(taps(window, x, 0.0), taps(window, image, 0.0), strict=True):
+        yield tap, elements, inside == 1
 
 
 def imported(node: Node, image: Shape, kernel: Shape) -> WindowAttributes:

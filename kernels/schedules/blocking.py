@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Annotated
 
 import msgspec
 
@@ -24,6 +25,12 @@ LEAST_ROWS = 64
 """Pixels of a block that reads weights from beyond the second level: fewer would wait for them."""
 
 
+Tile = Annotated[int, msgspec.Meta(ge=1, le=512)]
+Block = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+Lines = Annotated[int, msgspec.Meta(ge=0, le=64)]
+"""What a record may ask for: code grows with tiles and with lines that are prefetched."""
+
+
 class Contraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The schedule: register tile `mr` x `nr`, cache blocks, prefetching.
 
@@ -37,15 +44,15 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `prefetch_panel` lines of the next panel; each tile the lines of its result.
     """
 
-    mr: int
-    nr: int
-    ku: int
-    unroll: int
-    mc: int
-    kc: int
-    prefetch_image: int = 0
-    prefetch_panel: int = 0
-    prefetch_result: int = 0
+    mr: Tile
+    nr: Tile
+    ku: Tile
+    unroll: Tile
+    mc: Block
+    kc: Block
+    prefetch_image: Lines = 0
+    prefetch_panel: Lines = 0
+    prefetch_result: Lines = 0
 
     def suspends(self, window: Window) -> bool:
         """Whether sums of a block of channels wait in the result for those of the next."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kernels.schedules.blocking import Lines, Tile
 from kernels.schedules.contraction import inner_taps
 from kernels.schedules.tiles import Run, Window, pieces, runs, spread
 from toolchains.target import CPU
@@ -25,9 +26,9 @@ class Sliding(msgspec.Struct, frozen=True, kw_only=True):
     With `prefetch` each tile asks for what the one below it will be the first to read.
     """
 
-    mr: int
-    nr: int
-    prefetch: int = 0
+    mr: Tile
+    nr: Tile
+    prefetch: Lines = 0
 
 
 def choose(window: Window, cpu: CPU) -> Sliding:
@@ -59,8 +60,9 @@ def emit_window(
     initial: float,
     combine: Callable[[Any, Any, Any, Any, int], Any],
     finish: Callable[[Any, Any, Any, Any], None],
+    scalar: str = "float32",
 ) -> None:
-    """Fold the elements under each window, one channel apart from the other.
+    """Fold the elements under each window, of type `scalar`, one channel apart from the other.
 
     combine(accumulator, element, tap, channel, lanes) gives the new accumulator;
     finish(accumulator, pixel, channel, taps) stores it and gets the number of taps that
@@ -88,6 +90,7 @@ def emit_window(
                             initial=initial,
                             combine=combine,
                             finish=finish,
+                            scalar=scalar,
                             prefetch=bool(schedule.prefetch),
                         )
 
@@ -103,6 +106,7 @@ def _emit_run(
     initial: float,
     combine: Callable[..., Any],
     finish: Callable[..., None],
+    scalar: str,
     prefetch: bool,
 ) -> None:
     """One tile of pixels by one block of channels."""
@@ -111,9 +115,9 @@ def _emit_run(
     if prefetch:
         _prefetch(b, window, x, run, place, block)
     widths = [w for _ in range(run.rows) for _, w in vectors]
-    accumulators = b.registers(widths)
+    accumulators = b.registers(widths, scalar)
     for number, lanes in enumerate(widths):
-        accumulators[number] = b.constant(initial, lanes)
+        accumulators[number] = b.constant(initial, lanes, scalar)
     sheets = inner_taps(b, window, 0, sheet)
     lines = inner_taps(b, window, 1, line)
     with b.loop(*sheets) as sheet_tap, b.loop(*lines) as line_tap:

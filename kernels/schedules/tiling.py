@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Annotated
 
 import msgspec
 
 from kernels.schedules import blocking
-from kernels.schedules.blocking import Contraction
+from kernels.schedules.blocking import Block, Contraction
 from kernels.schedules.tiles import Window, pieces, spread
 from kernels.winograd import TAPS, TRANSFORMS
 from toolchains.target import CPU
@@ -35,9 +36,9 @@ class Winograd(Contraction, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     The rest is the schedule of the products [tiles of a block, channels] x [channels, panel].
     """
 
-    m: int
-    lines: int
-    across: int
+    m: Annotated[int, msgspec.Meta(ge=2, le=4, multiple_of=2)]
+    lines: Block
+    across: Block
 
     @property
     def side(self) -> int:

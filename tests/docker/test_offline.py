@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 
 import docker
 from kernels.errors import InputError, UsageError
-from tests.clones import LISTING, copy_of_the_project
+from tests.clones import LISTING, commit_of_the_project, copy_of_the_project, invoke
 from toolchains import bundle
 from toolchains.bundle import SUMS
 from toolchains.engines.docker_engine import DockerEngine
 from toolchains.engines.image import image_tag
+from toolchains.making import VERSION
 from toolchains.target import find_target
 
 TARGET = find_target("s390x")
@@ -88,6 +90,27 @@ def test_the_docker_engine_is_set_up_and_used_without_a_network(
     client.close()
     said = build_offline(folder, tmp_path, "docker")
     assert f"{image_tag(TARGET)} loaded" in said
+
+
+@pytest.mark.everything
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a network namespace")
+def test_a_release_is_verified_without_a_network(exported: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    commit_of_the_project(clone, {"small.toml": LISTING})
+    made = invoke(clone, "release", "--arch", TARGET.name, "--model", "small.toml", "--engine", "local")
+    assert made.returncode == 0, made.stdout
+    archive = f"release/small-{VERSION}-{TARGET.name}.tar.gz"
+    words = ["verify", archive, "--engine", "local", "--offline", str(exported)]
+    verified = subprocess.run(
+        [*ALONE, sys.executable, "-m", "invoke", *words],
+        cwd=clone,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert verified.returncode == 0, verified.stdout
+    assert verified.stdout.splitlines()[-1].endswith(": the same bytes")
 
 
 def flip(path: Path) -> None:

@@ -28,6 +28,7 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _rows()
     yield from _movements()
     yield from _wider_convolutions()
+    yield from _algebra()
     yield from _moved_types()
     yield from _casts()
     yield from _typed_functions()
@@ -132,6 +133,17 @@ UNARY = (
     "round",
     "leaky_relu",
     "softsign",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "asinh",
+    "acosh",
+    "atanh",
 )
 
 
@@ -350,6 +362,43 @@ def _wider_convolutions() -> Iterator[tuple[str, str]]:
 TYPES = ("float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool")
 """All but float32."""
 REALS, WHOLE = TYPES[:2], TYPES[2:6]
+
+
+def _algebra() -> Iterator[tuple[str, str]]:
+    """Arithmetic that has a module of its own, or a schedule for constants that are not packed."""
+    yield "shrink", 'op = "shrink"\ninputs = { x = [111] }\nattributes = { threshold = 1.5, bias = 0.25 }'
+    for truncated in ("true", "false"):
+        yield (
+            f"remainder_{truncated}",
+            (
+                'op = "mod"\ninputs = { a = [24, 1], b = [24] }\n'
+                f'attributes = {{ truncated = {truncated} }}\ntype = "float32"'
+            ),
+        )
+    for kind in ("int8", "uint8", "int32", "int64"):
+        yield f"pow_{kind}", f'op = "pow"\ninputs = {{ a = [7, 1], b = [19] }}\ntype = "{kind}"'
+    for kind in ("uint8", "int32"):
+        yield (
+            f"maxpool_{kind}",
+            f'op = "max_pool"\ninputs = {{ x = [1, 7, 9] }}\nattributes = {{ kernel = [3] }}\ntype = "{kind}"',
+        )
+    yield (
+        "exact_conv",
+        (
+            'op = "exact_conv2d"\ninputs = { x = [1, 6, 7, 5] }\n'
+            "attributes = { filters = 9, kernel = [3, 3], padding = [1, 1, 1, 1] }"
+        ),
+    )
+    yield (
+        "sum_pool",
+        (
+            'op = "sum_pool"\ninputs = { x = [1, 9, 8, 5] }\n'
+            "attributes = { kernel = [3, 2], dilation = [1, 2], padding = [1, 0, 1, 1] }"
+        ),
+    )
+    for x, y in (("float32", "int32"), ("int32", "float32"), ("int8", "uint8"), ("bool", "uint8")):
+        words = f'x_type = "{x}", y_type = "{y}"'
+        yield f"bits_{x}", f'op = "bit_cast"\ninputs = {{ x = [37] }}\nattributes = {{ {words} }}'
 
 
 def _moved_types() -> Iterator[tuple[str, str]]:

@@ -26,6 +26,17 @@ static const struct {
     {"tanh", functions_tanh, tanh},
     {"erf", functions_erf, erf},
     {"sigmoid", functions_sigmoid, sigmoid},
+    {"sin", functions_sin, sin},
+    {"cos", functions_cos, cos},
+    {"tan", functions_tan, tan},
+    {"asin", functions_asin, asin},
+    {"acos", functions_acos, acos},
+    {"atan", functions_atan, atan},
+    {"sinh", functions_sinh, sinh},
+    {"cosh", functions_cosh, cosh},
+    {"asinh", functions_asinh, asinh},
+    {"acosh", functions_acosh, acosh},
+    {"atanh", functions_atanh, atanh},
 };
 
 static float in[CHUNK], out[CHUNK];

@@ -86,3 +86,15 @@ def test_deep_stacks_are_seen(place: Path) -> None:
     deep = tuple(msgspec.structs.replace(kernel, stack_bytes=8193) for kernel in manifest.kernels)
     found = inspect_library(place, msgspec.structs.replace(manifest, kernels=deep), TARGET, [])
     assert [each.name for each in found if not each.passed] == ["stack use"]
+
+
+def test_the_longest_vectors_count_as_stack(place: Path) -> None:
+    manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
+    target = find_target("riscv64-rvv")
+    for vectors, fine in ((8192 // 128, True), (8192 // 128 + 1, False)):
+        (kernel,) = manifest.kernels
+        deep = (msgspec.structs.replace(kernel, stack_bytes=0, stack_vectors=vectors),)
+        found = inspect_library(place, msgspec.structs.replace(manifest, kernels=deep), target, [])
+        (stack,) = [each for each in found if each.name == "stack use"]
+        assert stack.passed == fine
+        assert stack.detail == f"at most {128 * vectors} bytes, in g, with vectors of 1024 bits"

@@ -9,8 +9,10 @@ import pytest
 
 from kernels.models import catalog, read_model
 from kernels.program import Program
+from tests.emulation.conftest import built_for
 from toolchains.pipeline import Built, Options, build
 from toolchains.progress import Progress
+from toolchains.quarantine import Bug, known_bugs
 from toolchains.target import Target, all_targets
 
 TARGETS = list(all_targets().values())
@@ -39,6 +41,20 @@ def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: 
 def test_every_kernel_was_run_between_pages_that_must_not_be_touched(built: tuple[Target, Built]) -> None:
     unguarded = [row for row in built[1].report.rows if row.status == "pass" and not row.guarded]
     assert not unguarded
+
+
+@pytest.mark.parametrize("bug", known_bugs(), ids=lambda bug: bug.id)
+def test_every_record_of_a_bug_explains_something(bug: Bug, edges: Program, options: Options) -> None:
+    """One that does not is struck out, as far as the emulator here is one that it tells of."""
+    rows = [
+        row
+        for target in TARGETS
+        if target.qemu.binary == bug.emulator and target.qemu.cpus
+        for row in built_for(target, edges, options).report.rows
+    ]
+    assert rows
+    here = [row for row in rows if bug.of(row.emulator)]
+    assert not here or any(row.quarantine == bug.id for row in here)
 
 
 def test_no_kernel_uses_much_stack(built: tuple[Target, Built]) -> None:

@@ -106,7 +106,7 @@ def run_all(folder: Path, target: Target, planned: Plan, cpu: str, *, guard: boo
                 output=f"{kernel.name}.out",
                 timeout=3,
                 code=(code[kernel.symbol].start, code[kernel.symbol].end),
-                guard=guard,
+                guarded=("g.in", f"{kernel.name}.guarded") if guard else None,
             )
             for kernel in planned.kernels
         ),

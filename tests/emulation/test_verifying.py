@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import msgspec
 import pytest
 
 from kernels.errors import CheckFailedError, InputError, KernfitError, UsageError
-from tests.clones import LISTING, commit, commit_of_the_project
+from tests.clones import LISTING, commit, commit_of_the_project, invoke
 from toolchains import verifying
 from toolchains.archive import Stored, file_sha256, make_archive
 from toolchains.progress import Progress
@@ -36,13 +35,6 @@ class Released(msgspec.Struct, frozen=True):
     clone: Path
     first: Path
     second: Path
-
-
-def invoke(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "invoke", *words]
-    return subprocess.run(
-        command, cwd=clone, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +109,30 @@ def test_a_release_is_made_again_and_is_the_same(mine: Path, released: Released)
     finished = invoke(released.clone, "verify", str(mine), "--engine", "local")
     assert finished.returncode == 0, finished.stdout
     assert finished.stdout.splitlines()[-1].endswith(": the same bytes")
+
+
+def test_what_cannot_be_released_is_refused_before_anything_is_built(
+    released: Released, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine.toml"
+    model.write_text(LISTING)
+    shared = ["release", "--arch", TARGET.name, "--engine", "local"]
+    for words, status, told in (
+        (
+            ["--model", "small.toml", "--out", str(tmp_path)],
+            UsageError.status,
+            "something that is no release",
+        ),
+        (
+            ["--model", str(model), "--out", str(tmp_path / "out")],
+            InputError.status,
+            "outside the checkout",
+        ),
+    ):
+        finished = invoke(released.clone, *shared, *words)
+        assert finished.returncode == status, finished.stdout
+        assert told in finished.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
 
 
 @pytest.mark.everything

@@ -96,6 +96,12 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, to: str = "", mtime: int = 7
     return made
 
 
+def pax(name: str, headers: dict[str, str]) -> tarfile.TarInfo:
+    made = entry(name)
+    made.pax_headers = headers
+    return made
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -109,6 +115,10 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, to: str = "", mtime: int = 7
         ([entry("p/x", tarfile.LNKTYPE, "../x")], "is a hard link"),
         ([entry("p", tarfile.DIRTYPE)], "is a folder"),
         ([entry("p/x", tarfile.CHRTYPE)], "is no file"),
+        ([entry("p/x", tarfile.GNUTYPE_SPARSE)], "is sparse"),
+        ([pax("p/x", {"GNU.sparse.map": "0,0", "GNU.sparse.size": "1000000000000"})], "is no file"),
+        ([pax("p/x", {"mtime": "inf"})], "no archive, or a damaged one"),
+        ([pax("p/x", {"size": "1000000000000"})], "no archive, or a damaged one"),
         ([entry("p/x"), entry("p/x")], "comes twice"),
         ([entry("p/x"), entry("p/y", mtime=8)], "differ in their time"),
         ([], "empty"),

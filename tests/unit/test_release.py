@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from kernels.errors import InputError, UsageError
+from kernels.errors import InputError, MissingToolError, UsageError
+from toolchains import release
 from toolchains.archive import make_archive
+from toolchains.engines.pinned import image_pins
 from toolchains.release import note
 from toolchains.source import Source, parse_epoch, source_of, within
 
@@ -91,3 +95,12 @@ def test_an_archive_has_the_time_it_is_given_and_no_other(tmp_path: Path) -> Non
     (tmp_path / "m").write_text("m", encoding="utf-8")
     sums = [make_archive(tmp_path / "x", "p", {"m": tmp_path / "m"}, epoch) for epoch in (1, 1, 2)]
     assert sums[0] == sums[1] != sums[2]
+
+
+def test_a_package_that_is_not_the_pinned_one_makes_no_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    release._require_pinned()
+    pins = image_pins()
+    wheels = {re.sub(r"^numpy==.*", "numpy==1.0", name): hashes for name, hashes in pins.wheels.items()}
+    monkeypatch.setattr(release, "image_pins", lambda: msgspec.structs.replace(pins, wheels=wheels))
+    with pytest.raises(MissingToolError, match=r"numpy \S+ is here, and 1\.0 is pinned"):
+        release._require_pinned()

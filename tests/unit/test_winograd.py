@@ -13,7 +13,7 @@ from kernels.codegen.header import header
 from kernels.graph.planning import plan
 from kernels.manifest import Measured, manifest_of
 from kernels.models import catalog, read_model
-from kernels.pack import pack, pack_file, unpack
+from kernels.pack import pack, pack_file, read_manifest, unpack
 from kernels.plan import Kernel, Packing
 from kernels.schedules.tiling import Winograd
 from kernels.tuning import Known, Record, signature_of
@@ -92,7 +92,7 @@ def test_sizes_that_others_read_are_those_of_packed_weights(tmp_path: Path) -> N
     (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     weights = np.ones((128, 3, 3, 128), np.float32)
     np.save(tmp_path / "w.npy", weights)
-    pack_file(tmp_path / "manifest.json", "c", tmp_path / "w.npy", tmp_path / "w.bin")
+    pack_file(read_manifest(tmp_path / "manifest.json"), "c", tmp_path / "w.npy", tmp_path / "w.bin")
     assert (tmp_path / "w.bin").stat().st_size == size
     inputs = check.make_inputs(kernel, TARGET)
     assert len(check.input_bytes(kernel, inputs, TARGET)) == size + kernel.operand("x").bytes

@@ -1,7 +1,7 @@
 /* runner KERNEL IN OUT: read the operands of one kernel, call it, write its results; `run` is
  *     the whole network, where the library is one.
- * runner guard KERNEL IN OUT: the same, and twice more with every buffer at a page that must not
- *     be touched, once on each side; the results must be the same.
+ * runner guard KERNEL IN OUT IN2 OUT2: the same, and then IN2 to OUT2 with every buffer at a page
+ *     that must not be touched, twice, once on each side; these two results must be the same.
  * runner time NANOSECONDS KERNEL IN OUT ...: time kernels against each other; see timing.c.
  * runner vector: print the length of a vector in bits, read from the processor.
  * runner: do nothing, to see whether it can be run at all.
@@ -41,24 +41,37 @@ static void tell(const unsigned char *address)
     io_exit(FAULT_GUARD);
 }
 
-/* Once more with every buffer at a page; the outputs' hash must be `sum`. */
-static enum fault guard(const struct kernel *kernel, const char *in, enum side side, uint64_t sum)
+/* A call with every buffer at a page. */
+static enum fault guard(const struct kernel *kernel, const char *in, enum side side)
 {
     enum fault fault;
 
     if (!lay_apart(&guarded, kernel, side))
         return FAULT_PAGES;
     fence(&guarded);
-    if ((fault = load(&guarded, in)) || (fault = call(&guarded)) || (fault = look(&guarded)))
+    if ((fault = load(&guarded, in)) || (fault = call(&guarded)))
+        return fault;
+    return look(&guarded);
+}
+
+static enum fault guard_both(const struct kernel *kernel, const char *in, const char *out)
+{
+    enum fault fault;
+    uint64_t sum;
+
+    io_on_fault(tell);
+    if ((fault = guard(kernel, in, AT_END)) || (fault = save(&guarded, out)))
+        return fault;
+    sum = sum_of(&guarded);
+    if ((fault = guard(kernel, in, AT_BEGINNING)))
         return fault;
     return sum_of(&guarded) == sum ? FAULT_NONE : FAULT_PLACE;
 }
 
-static enum fault run(const struct kernel *kernel, const char *in, const char *out, int guards)
+static enum fault run(const struct kernel *kernel, const char *in, const char *out)
 {
-    static struct place place;
+    struct place place;
     enum fault fault, saved;
-    uint64_t sum;
 
     lay(&place, kernel, ELEMENT_BYTES);
     fence(&place);
@@ -73,13 +86,7 @@ static enum fault run(const struct kernel *kernel, const char *in, const char *o
         return fault;
     fault = look(&place);
     saved = save(&place, out);
-    if (saved || fault || !guards)
-        return saved ? saved : fault;
-    sum = sum_of(&place);
-    io_on_fault(tell);
-    if ((fault = guard(kernel, in, AT_END, sum)))
-        return fault;
-    return guard(kernel, in, AT_BEGINNING, sum);
+    return saved ? saved : fault;
 }
 
 static void print_number(unsigned long number)
@@ -118,10 +125,14 @@ void runner_main(long count, char **words)
             io_exit(time_kernels(number_of(words[2]), (i - 3) / 3, words + 3));
         io_exit(FAULT_WORDS);
     }
-    int guards = count == 5 && same(words[1], "guard");
+    int guards = count == 7 && same(words[1], "guard");
     if (count == 4 || guards)
         for (i = 0; i < kernel_count; i++)
-            if (same(words[1 + guards], kernels[i].name))
-                io_exit(run(&kernels[i], words[2 + guards], words[3 + guards], guards));
+            if (same(words[1 + guards], kernels[i].name)) {
+                enum fault fault = run(&kernels[i], words[2 + guards], words[3 + guards]);
+                if (!fault && guards)
+                    fault = guard_both(&kernels[i], words[5], words[6]);
+                io_exit(fault);
+            }
     io_exit(FAULT_WORDS);
 }

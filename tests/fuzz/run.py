@@ -1,0 +1,157 @@
+"""Readers under libFuzzer: `python -m tests.fuzz.run FOLDER SECONDS [READER] [FILES]`.
+
+In FOLDER each reader has a folder, with its corpus and with what made it fail. A line tells how many
+inputs it was given. Files are given to the one reader instead, one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["kernels", "toolchains"]):
+    from kernels.errors import InputError
+    from tests.fuzz.readers import READERS, Reader
+
+MEMORY = 1 << 30
+"""Bytes that an input may take, beside what this process takes without one."""
+SECONDS = 30
+"""That an input may take."""
+LARGEST_INPUT = 1 << 16
+OWN = 0.5
+"""Share of the inputs that libFuzzer changes by itself."""
+PLACES = (Path(__file__).resolve().parents[2], sys.prefix, sys.base_prefix, tempfile.gettempdir(), "/proc")
+FORBIDDEN = ("os.exec", "os.fork", "os.system", "pickle.find_class", "socket.connect", "subprocess.Popen")
+
+
+class Escaped(BaseException):
+    """A reader did what no reader may: nothing catches this on its way."""
+
+
+def watch(folder: Path) -> None:
+    """From now on no process is begun, nothing unpickled, and files are written in the folder alone.
+
+    Nor is any read but there, of Python's own, and of this project.
+    """
+    inside, *readable = (os.path.realpath(place) + os.sep for place in (folder, *PLACES))
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FORBIDDEN:
+            raise Escaped(f"{event} {arguments}")
+        if event == "open" and isinstance(arguments[0], str | bytes):
+            path = os.path.realpath(os.fsdecode(arguments[0]))
+            writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if not path.startswith(inside) and (writes or not path.startswith(tuple(readable))):
+                raise Escaped(f"open {path}")
+
+    sys.addaudithook(audit)
+
+
+def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None:
+    """Fuzz until the time is over, and end the process at once.
+
+    Not by way of libFuzzer's end, where libraries wait for threads that a forked process has not.
+    """
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    path = work / reader.name
+    end, count = time.monotonic() + seconds, 0
+
+    def finish(status: int) -> None:
+        print(f"{count} inputs", flush=True)
+        sys.stderr.flush()
+        os._exit(status)
+
+    def one(data: bytes) -> None:
+        nonlocal count
+        count += 1
+        path.write_bytes(data)
+        try:
+            reader.read(path)
+        except InputError as error:
+            if len(str(error).splitlines()) != 1:
+                fail(data)
+        except BaseException:
+            fail(data)
+        for each in work.iterdir():
+            each.unlink()
+        if time.monotonic() > end:
+            finish(0)
+
+    def fail(data: bytes) -> None:
+        found = folder / f"failed-{hashlib.sha256(data).hexdigest()[:12]}"
+        found.write_bytes(data)
+        traceback.print_exc()
+        print(f"by {found}")
+        finish(1)
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        generator = random.Random(seed)  # noqa: S311 - the same input must give the same one again
+        if generator.random() < OWN:
+            return bytes(atheris.Mutate(data, most))
+        found = reader.mutate(data, generator, lambda part, size: bytes(atheris.Mutate(part, max(1, size))))
+        return found if len(found) <= most else bytes(atheris.Mutate(data, most))
+
+    options = [
+        f"-artifact_prefix={folder}/",
+        f"-max_len={LARGEST_INPUT}",
+        f"-timeout={SECONDS}",
+        "-rss_limit_mb=0",
+        "-len_control=0",
+    ]
+    atheris.Setup([sys.argv[0], *options, *words], one, custom_mutator=mutate)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    size = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmSize"))
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    watch(folder)
+    atheris.Fuzz()
+
+
+def run(reader: Reader, folder: Path, seconds: int, files: list[str]) -> bool:
+    """Fuzz in a process of its own, and tell how many inputs there were; whether all went well."""
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(reader.seeds()):
+        (corpus / f"seed{number}").write_bytes(seed)
+    log = folder / "log"
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        with log.open("wb") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        try:
+            fuzz(reader, folder, seconds, files or [str(corpus)])
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    told = log.read_text(encoding="utf-8", errors="replace")
+    inputs = re.search(r"^(\d+) inputs$", told, re.MULTILINE)
+    print(f"{reader.name}: {inputs[1] if inputs else 0} inputs, status {status}", flush=True)
+    if status:
+        lines = [line for line in told.splitlines() if not re.match(r"#\d+|INFO|WARNING", line)]
+        print("\n".join(lines[-40:]), flush=True)
+    return status == 0
+
+
+def main(words: list[str]) -> int:
+    """Every reader in turn, or one; 1 if one of them failed."""
+    folder, seconds, *rest = words
+    names = rest[:1] or list(READERS)
+    well = [run(READERS[name], Path(folder).resolve() / name, int(seconds), rest[1:]) for name in names]
+    return 0 if all(well) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
