@@ -108,8 +108,9 @@ class LLVM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `multiply_add` is a regular expression that finds, in LLVM's assembly, the instruction
     that inner loops ought to be made of: the multiplication, where the two are separate.
-    `attributes` are given to functions that divide no integers (LLVM Language Reference,
-    "Function Attributes").
+    `attributes` are given to functions, those that ask for small code only where no integers are
+    divided (LLVM Language Reference, "Function Attributes"). Where "no-realign-stack" is among
+    them, frames are kept by the stack pointer, so that unwind tables tell their size.
     """
 
     triple: str

@@ -93,7 +93,8 @@ def prim_func(kernel: Kernel, target: Target) -> Any:
 def compile_kernel(kernel: Kernel, target: Target, out: Path) -> None:
     """Write `<symbol>.o`, and `<symbol>.frame.o` whose unwind tables tell the stack's use."""
     text = lower(kernel, target).inspect_source("ll")
-    attributes = () if HELPED.search(text) else target.llvm.attributes
+    unwanted = SMALL if HELPED.search(text) else ()
+    attributes = tuple(each for each in target.llvm.attributes if each not in unwanted)
     write_object(strip(text, attributes, debug=True), out / f"{kernel.symbol}.frame.o")
     write_object(strip(text, attributes), out / f"{kernel.symbol}.o")
 
@@ -149,6 +150,7 @@ def load(text: str, folder: Path) -> Any:
 
 HELPED = re.compile(r"= ([su](div|rem) |(shl|[la]shr) (\w+ )*(i64|<\d+ x i64>) %[^,]+, %)")
 """Divisions, and shifts of 64 bits: LLVM may call a function for them where it is asked for small code."""
+SMALL = ("minsize", "optsize")
 DEBUG = ("    #dbg_", "!llvm.dbg.cu")
 RUNTIME = (
     "@llvm.global_ctors",
