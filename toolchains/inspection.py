@@ -20,6 +20,8 @@ ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", ".T
 """What a library may leave to its user: three functions, and names of the linker itself."""
 
 MOST_STACK_BYTES = 8192
+BOUNDED_VECTOR_BITS = 512
+"""Up to this length of vectors is the stack bounded; for longer ones the manifest tells it."""
 DF_TEXTREL = 0x4
 """System V ABI, dynamic section: DT_FLAGS."""
 HARD_FLOAT = {"double", "VFP registers"}
@@ -100,8 +102,8 @@ def inspect_library(
 
 
 def _stack(manifest: Manifest, target: Target) -> Inspection:
-    """The deepest kernel, and what the run has on the stack meanwhile, with the longest vectors."""
-    longest = target.longest_vector_bits
+    """The deepest kernel, and what the run has on the stack meanwhile, with long vectors."""
+    longest = min(target.longest_vector_bits, BOUNDED_VECTOR_BITS)
     depths = {
         each.name: Stack(bytes=each.stack_bytes, vectors=each.stack_vectors).at(longest)
         for each in manifest.kernels
