@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from kernels import models as model_files
-from kernels.errors import InputError, MissingToolError, UsageError, as_known, told
+from kernels.errors import InputError, MissingToolError, as_known, told
 from toolchains.interruption import leave
 from toolchains.progress import Progress
 from toolchains.target import find_target, find_targets
@@ -195,11 +195,9 @@ def build(
     from toolchains import summary
     from toolchains.batch import build_all
     from toolchains.session import opened
-    from toolchains.words import one_of, parse_bytes
+    from toolchains.words import parse_bytes, require_known
 
-    one_of("--check", check, "all", "sample")
-    one_of("--guard", guard, "all", "small")
-    one_of("--weights", weights, "embed", "file", "symbol")
+    require_known(check=check, guard=guard, weights=weights)
     limit = parse_bytes("--max-arena", max_arena) if max_arena else None
     with opened(arch, model, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(
@@ -239,10 +237,9 @@ def release(
     from toolchains import summary
     from toolchains.session import opened
     from toolchains.source import source_of
-    from toolchains.words import one_of
+    from toolchains.words import require_known
 
-    one_of("--check", check, "all", "sample")
-    one_of("--weights", weights, "embed", "file", "symbol")
+    require_known(check=check, weights=weights)
     source = source_of(ROOT)
     with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
         asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
@@ -306,9 +303,9 @@ def check(
     """Run the checks of a library that has been built once more, and show every kernel."""
     from toolchains import pipeline, summary
     from toolchains.session import opened
-    from toolchains.words import one_of
+    from toolchains.words import require_known
 
-    one_of("--guard", guard, "all", "small")
+    require_known(guard=guard)
     with opened(arch, model, engine, jobs, "dist", verbose=verbose, dim=dim) as s:
         if trace:
             from toolchains import tracing
@@ -318,11 +315,7 @@ def check(
             tracing.require(traces)
             return
         options = msgspec.structs.replace(s.options, guards=guard)
-        reports = [
-            pipeline.check_again(each, target, options, s.progress, histogram=histogram)
-            for each in s.models
-            for target in s.targets
-        ]
+        reports = pipeline.check_all(s.models, s.targets, options, s.progress, histogram=histogram)
     summary.print_reports(OUT, reports)
     summary.print_histograms(OUT, reports)
     summary.require(reports, skipped_too=require_checks)
@@ -366,15 +359,12 @@ def bench(
     verbose: bool = False,
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
-    from toolchains.bench import networks, results, running
+    from toolchains.bench import networks, running
     from toolchains.native import own_target
     from toolchains.session import opened
     from toolchains.torch_program import find_models
 
-    if not model and (layers or dim or sets == results.NETWORKS):
-        raise UsageError("say which networks to measure: --model FILE.onnx, several with commas")
-    if model and (size or sets not in ("", results.NETWORKS)):
-        raise UsageError("--model measures whole networks: leave --sets and --size out")
+    networks.require_words(model, sets, of_networks=layers or bool(dim), size=size)
     arch, listing = arch or own_target(), model_files.DEFAULT
     with opened(arch, listing, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -188,6 +188,22 @@ def _damaged(place: Path, stamp: Stamp) -> list[str]:
         name
         for name, sha256 in stamp.files.items()
         if not (place / name).is_file() or file_sha256(place / name) != sha256
+    ]
+
+
+def check_all(
+    models: Sequence[Model],
+    targets: Sequence[Target],
+    options: Options,
+    progress: Progress,
+    *,
+    histogram: bool = False,
+) -> list[Report]:
+    """Run the checks of each library that is already in the build folder."""
+    return [
+        check_again(model, target, options, progress, histogram=histogram)
+        for model in models
+        for target in targets
     ]
 
 

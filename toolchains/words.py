@@ -17,6 +17,20 @@ def one_of(flag: str, word: str, *known: str) -> None:
         raise UsageError(f"{flag} {word}: say {', '.join(known[:-1])} or {known[-1]}")
 
 
+WORDS = {
+    "check": ("all", "sample"),
+    "guard": ("all", "small"),
+    "weights": ("embed", "file", "symbol"),
+}
+"""What may be said of how a library is built or checked, by the flag."""
+
+
+def require_known(**given: str) -> None:
+    """UsageError unless each flag's word is one of WORDS."""
+    for flag, word in given.items():
+        one_of(f"--{flag}", word, *WORDS[flag])
+
+
 def parse_bytes(flag: str, word: str) -> int:
     """A number of bytes such as 262144, 256K or 1M; UsageError where it is none."""
     found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", word.strip(), re.IGNORECASE)

@@ -137,13 +137,20 @@ class Walk:
 
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
+        try:
+            self._take_all(nodes, opsets, "function")
+        except InputError as error:
+            raise InputError(f"{why}; {error}") from error
+
+    def _take_all(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], where: str) -> None:
+        """Take the nodes of a node's function or branch; an error names the one inside."""
         self._read |= {name for node in nodes for name in onnx_functions.read_by(node)}
         for node in nodes:
             try:
                 self._take(node, opsets)
             except InputError as error:
-                inside = f"{node.op_type} of its function ('{onnx_file.name_of(node)}')"
-                raise InputError(f"{why}; {inside}: {error}") from error
+                inside = f"{node.op_type} of its {where} ('{onnx_file.name_of(node)}')"
+                raise InputError(f"{inside}: {error}") from error
 
     def _choose(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
         """Take the nodes of the branch of an If whose condition is known."""
@@ -152,13 +159,8 @@ class Walk:
             raise InputError(f"its condition ('{node.input[0]}') must be constant: one branch is compiled")
         nodes, constants, outputs = onnx_functions.branch(node, taken=bool(condition.ravel()[0]))
         self.values |= constants
-        self._read |= {name for inner in nodes for name in onnx_functions.read_by(inner)} | {*outputs}
-        for inner in nodes:
-            try:
-                self._take(inner, opsets)
-            except InputError as error:
-                inside = f"{inner.op_type} of its branch ('{onnx_file.name_of(inner)}')"
-                raise InputError(f"{inside}: {error}") from error
+        self._read |= {*outputs}
+        self._take_all(nodes, opsets, "branch")
         for name, output in zip(node.output, outputs, strict=True):
             if output in self.values:
                 self.values[name] = self.values[output]

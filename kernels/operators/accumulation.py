@@ -19,6 +19,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     Shapes,
+    along_its_axis,
     from_one_input,
     positive,
     widened,
@@ -71,8 +72,7 @@ class Accumulation(Family):
         self, attributes: AccumulationAttributes, rank: int, axes: Mapping[int, int], shape: Shape
     ) -> Any:
         """Along the same axis, wherever it lies."""
-        axis = axes.get(attributes.axis % rank)
-        return None if axis is None else msgspec.structs.replace(attributes, axis=axis)
+        return along_its_axis(attributes, rank, axes)
 
     def flops(self, attributes: AccumulationAttributes, shapes: Shapes) -> int:
         """One for each element."""

@@ -19,6 +19,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     Shapes,
+    along_its_axis,
     exact,
     from_one_input,
     positive,
@@ -72,8 +73,7 @@ class Arg(Family):
 
     def carried(self, attributes: ArgAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
         """Along the same axis, wherever it lies."""
-        axis = axes.get(attributes.axis % rank)
-        return None if axis is None else msgspec.structs.replace(attributes, axis=axis)
+        return along_its_axis(attributes, rank, axes)
 
     def flops(self, attributes: ArgAttributes, shapes: Shapes) -> int:
         """One comparison for each element."""

@@ -306,6 +306,12 @@ def fused_as(**words: dict[str, Attribute]) -> Words:
     return words
 
 
+def along_its_axis(attributes: Any, rank: int, axes: Mapping[int, int]) -> Any:
+    """The same attributes with their `axis` where it lies in another layout; None if it is split there."""
+    axis = axes.get(attributes.axis % rank)
+    return None if axis is None else msgspec.structs.replace(attributes, axis=axis)
+
+
 def positive(key: str, values: Shape, *, rank: int | None = None) -> Shape:
     """`values` if all are positive and there are `rank` of them; InputError otherwise."""
     if rank is not None and len(values) != rank:

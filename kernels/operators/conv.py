@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, Literal
 
@@ -163,31 +163,10 @@ class Convolution(Family):
         """Loop over groups, panels of filters and tiles of pixels."""
         attributes = msgspec.convert(kernel.attributes, ConvAttributes)
         window = _flattened(self._window(attributes, kernel.operand("x").shape), attributes)
-        filters = attributes.filters // attributes.groups
         if kernel.winograd:
             winograd.emit(b, kernel, window, epilogue)
             return
-        schedule = msgspec.convert(kernel.schedule, Contraction)
-        panels = packed_weights(b, kernel, schedule.nr, attributes.groups)
-        with b.loop(0, attributes.groups) as group:
-            contraction.emit(
-                b,
-                contraction.Product(
-                    window=window,
-                    columns=filters,
-                    schedule=schedule,
-                    image=_image(window, attributes),
-                    x=b.buffers["x"],
-                    w=panels,
-                    y=b.buffers["y"],
-                    packed=True,
-                    epilogue=epilogue,
-                    x_offset=group * window.channels,
-                    w_offset=group * (window.terms * filters),
-                    y_offset=group * filters,
-                    y_columns=attributes.filters,
-                ),
-            )
+        emit_groups(b, kernel, attributes.groups, [window], _image(window, attributes), epilogue)
 
     def estimate(self, kernel: Kernel, arrays: Mapping[str, Array]) -> Estimate:
         """With Winograd's algorithm the same result, and a bound of its own."""
@@ -252,6 +231,41 @@ def packed_weights(b: Any, kernel: Kernel, panel: int, groups: int = 1) -> Any:
             b, (b.buffers["w"], panels), group * (terms * filters), (terms, filters), panel, (1, terms)
         )
     return panels
+
+
+def emit_groups(
+    b: Any,
+    kernel: Kernel,
+    groups: int,
+    windows: Iterable[Window],
+    image: contraction.Image,
+    epilogue: Epilogue,
+) -> None:
+    """Emit the products of each group's channels with its filters, window by window."""
+    schedule = msgspec.convert(kernel.schedule, Contraction)
+    panels = packed_weights(b, kernel, schedule.nr, groups)
+    filters = kernel.output.shape[-1]
+    columns = filters // groups
+    with b.loop(0, groups) as group:
+        for window in windows:
+            contraction.emit(
+                b,
+                contraction.Product(
+                    window=window,
+                    columns=columns,
+                    schedule=schedule,
+                    image=image,
+                    x=b.buffers["x"],
+                    w=panels,
+                    y=b.buffers["y"],
+                    packed=True,
+                    epilogue=epilogue,
+                    x_offset=group * window.channels,
+                    w_offset=group * (window.terms * columns),
+                    y_offset=group * columns,
+                    y_columns=filters,
+                ),
+            )
 
 
 def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:

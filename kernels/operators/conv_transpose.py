@@ -24,7 +24,7 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
-from kernels.operators.conv import packed_weights, packing_of, planned_with, role_of
+from kernels.operators.conv import emit_groups, packing_of, planned_with, role_of
 from kernels.operators.node import Node, channels_first, channels_last, real, reshaped, transposed
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, three
 from kernels.plan import Kernel
@@ -199,35 +199,15 @@ class ConvTranspose(Family):
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Phase by phase, for each group."""
         attributes = msgspec.convert(kernel.attributes, TransposedAttributes)
-        shape, groups = kernel.operand("x").shape, attributes.groups
+        shape = kernel.operand("x").shape
         _, height, width = (1,) * (3 - self._rank) + shape[1:-1]
-        filters, schedule = attributes.filters // groups, msgspec.convert(kernel.schedule, Contraction)
-        panels = packed_weights(b, kernel, schedule.nr, groups)
-        with b.loop(0, groups) as group:
-            for window in self._phases(attributes, shape):
-                contraction.emit(
-                    b,
-                    contraction.Product(
-                        window=window,
-                        columns=filters,
-                        schedule=schedule,
-                        image=contraction.Image(
-                            batch=prod(shape[1:]),
-                            depth=height * width * shape[-1],
-                            row=width * shape[-1],
-                            pixel=shape[-1],
-                        ),
-                        x=b.buffers["x"],
-                        w=panels,
-                        y=b.buffers["y"],
-                        packed=True,
-                        epilogue=epilogue,
-                        x_offset=group * window.channels,
-                        w_offset=group * (window.terms * filters),
-                        y_offset=group * filters,
-                        y_columns=attributes.filters,
-                    ),
-                )
+        image = contraction.Image(
+            batch=prod(shape[1:]),
+            depth=height * width * shape[-1],
+            row=width * shape[-1],
+            pixel=shape[-1],
+        )
+        emit_groups(b, kernel, attributes.groups, self._phases(attributes, shape), image, epilogue)
 
     def reference(self, attributes: TransposedAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """Each tap's products, added where they belong."""

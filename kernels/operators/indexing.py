@@ -114,18 +114,8 @@ class GatherElements(Indexing):
 
     def define(self, entry: ElementsEntry) -> Definition:
         """An output of the indices' shape."""
-        x, indices = positive("inputs.x", entry.inputs.x), entry.inputs.indices
-        positive("inputs.indices", indices, rank=len(x))
-        axis = entry.attributes.axis
-        if not 0 <= axis < len(x):
-            raise InputError(f"attributes.axis = {axis} of {len(x)} axes", key="attributes.axis")
-        if any(many > extent for many, extent in zip(along(indices, axis), along(x, axis), strict=True)):
-            raise InputError(
-                f"inputs.indices = {list(indices)} goes beyond inputs.x = {list(x)} "
-                f"along another axis than {axis}",
-                key="inputs.indices",
-            )
-        return self.defined(entry, indices)
+        check_elements(entry.inputs.x, entry.inputs.indices, entry.attributes.axis)
+        return self.defined(entry, entry.inputs.indices)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the indices; the axis moves nothing in x by itself."""
@@ -218,6 +208,20 @@ class GatherParts(Indexing):
         chosen = [places(lists[..., n], x.shape[batch + n]) for n in range(count)]
         parts = x.reshape(shared, *x.shape[batch:])[np.arange(shared)[:, None], *chosen]
         return exact(parts.reshape((*indices.shape[:-1], *x.shape[batch + count :]) or (1,)))
+
+
+def check_elements(x: Shape, indices: Shape, axis: int) -> None:
+    """InputError unless the indices, of as many axes, go beyond x along that axis alone."""
+    positive("inputs.x", x)
+    positive("inputs.indices", indices, rank=len(x))
+    if not 0 <= axis < len(x):
+        raise InputError(f"attributes.axis = {axis} of {len(x)} axes", key="attributes.axis")
+    if any(many > extent for many, extent in zip(along(indices, axis), along(x, axis), strict=True)):
+        raise InputError(
+            f"inputs.indices = {list(indices)} goes beyond inputs.x = {list(x)} "
+            f"along another axis than {axis}",
+            key="inputs.indices",
+        )
 
 
 def check_parts(x: Shape, indices: Shape, batch: int) -> None:

@@ -20,6 +20,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     Shapes,
+    along_its_axis,
     exact,
     from_one_input,
     positive,
@@ -287,8 +288,7 @@ class Concat(Movement):
         self, attributes: ConcatAttributes, rank: int, axes: Mapping[int, int], shape: Shape
     ) -> Any:
         """Along the same axis, wherever it lies."""
-        axis = axes.get(attributes.axis % rank)
-        return None if axis is None else ConcatAttributes(axis=axis)
+        return along_its_axis(attributes, rank, axes)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy for each input."""

@@ -23,6 +23,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     Shapes,
+    along_its_axis,
     exact,
     positive,
 )
@@ -90,8 +91,7 @@ class Sampling(Family):
         self, attributes: SamplingAttributes, rank: int, axes: Mapping[int, int], shape: Shape
     ) -> Any:
         """Along the same axis, wherever it lies."""
-        axis = axes.get(attributes.axis)
-        return None if axis is None else msgspec.structs.replace(attributes, axis=axis)
+        return along_its_axis(attributes, rank, axes)
 
 
 class Take(Sampling, Movement):

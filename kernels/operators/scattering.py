@@ -29,11 +29,10 @@ from kernels.operators.base import (
     Scheduler,
     Shape,
     Shapes,
-    positive,
     widened,
 )
 from kernels.operators.indexing import (
-    along,
+    check_elements,
     check_parts,
     drawn_indices,
     element_loops,
@@ -198,18 +197,8 @@ class ScatterElements(Scattering):
 
     def define(self, entry: ElementsEntry) -> Definition:
         """Updates of the indices' shape."""
-        x, indices = positive("inputs.x", entry.inputs.x), entry.inputs.indices
-        positive("inputs.indices", indices, rank=len(x))
-        axis = entry.attributes.axis
-        if not 0 <= axis < len(x):
-            raise InputError(f"attributes.axis = {axis} of {len(x)} axes", key="attributes.axis")
-        if any(many > extent for many, extent in zip(along(indices, axis), along(x, axis), strict=True)):
-            raise InputError(
-                f"inputs.indices = {list(indices)} goes beyond inputs.x = {list(x)} "
-                f"along another axis than {axis}",
-                key="inputs.indices",
-            )
-        return self.defined(entry, indices)
+        check_elements(entry.inputs.x, entry.inputs.indices, entry.attributes.axis)
+        return self.defined(entry, entry.inputs.indices)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Loops over the updates, one at a time."""

@@ -18,6 +18,7 @@ from kernels.operators.base import (
     Family,
     Shape,
     Shapes,
+    along_its_axis,
     from_one_input,
     positive,
 )
@@ -64,8 +65,7 @@ class Softmax(Family):
 
     def carried(self, attributes: AxisAttributes, rank: int, axes: Mapping[int, int], shape: Shape) -> Any:
         """Along the same axis, wherever it lies."""
-        axis = axes.get(attributes.axis % rank)
-        return None if axis is None else AxisAttributes(axis=axis)
+        return along_its_axis(attributes, rank, axes)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """Rows that are contiguous are folded across lanes; others stand side by side in lanes."""

@@ -65,6 +65,8 @@ def fault_of(reader: Reader, path: Path) -> str:
         reader.read(path)
     except InputError as error:
         return "" if len(str(error).splitlines()) == 1 else f"not one line: {str(error)!r}"
+    except KeyboardInterrupt:
+        raise
     except BaseException:  # noqa: BLE001 - whatever it is
         return traceback.format_exc()
     return ""

@@ -111,6 +111,14 @@ def _aliases(plan: Plan, network: Network) -> tuple[tuple[str, ...], ...]:
     return tuple(names[call.tensors[-1]] for call in plan.network.calls) if plan.network else ()
 
 
+def require_words(model: str, sets: str, *, of_networks: bool, size: bool) -> None:
+    """UsageError where what is asked for needs networks and there are none, or the reverse."""
+    if not model and (of_networks or sets == NETWORKS):
+        raise UsageError("say which networks to measure: --model FILE.onnx, several with commas")
+    if model and (size or sets not in ("", NETWORKS)):
+        raise UsageError("--model measures whole networks: leave --sets and --size out")
+
+
 def bench_models(
     paths: Sequence[Path],
     dims: Mapping[str, int],
