@@ -8,6 +8,7 @@ import msgspec
 
 from kernels.codegen.driver import run_symbol
 from kernels.codegen.interface import ABI_VERSION
+from kernels.elements import Order
 from kernels.plan import (
     Call,
     Identifier,
@@ -105,6 +106,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kernels: tuple[ManifestKernel, ...]
     network: ManifestNetwork | None = None
     abi: int = 0
+
+    @property
+    def byte_order(self) -> Order:
+        """NumPy's character for the byte order of the library's target."""
+        return "<" if self.endianness == "little" else ">"
 
 
 def manifest_of(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.arrays import load_array
-from kernels.elements import Order, numpy_type, to_bytes
+from kernels.elements import numpy_type, to_bytes
 from kernels.errors import InputError, KernfitError, UsageError, did_you_mean
 from kernels.manifest import Manifest
 from kernels.plan import Packing
@@ -104,10 +104,9 @@ def pack_file(described: Manifest, kernel: str, source: Path, target: Path, oper
         )
     if array.dtype != numpy_type(wanted.dtype):
         raise InputError(f"{source}: {array.dtype}, but {kernel}.{name} is {wanted.dtype.value}")
-    order: Order = "<" if described.endianness == "little" else ">"
     packed_array = pack(array, wanted.packing) if wanted.packing else array
     with replaced(target) as stream:
-        stream.write(to_bytes(packed_array, order))
+        stream.write(to_bytes(packed_array, described.byte_order))
 
 
 def main() -> int:

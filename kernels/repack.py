@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from kernels.elements import Order
 from kernels.errors import InputError
 from kernels.graph import optimise
 from kernels.graph.memory import aligned
@@ -47,10 +46,9 @@ def pack_network(manifest: Manifest, model: Path, target: Path) -> str:
     shapes = {port.name: port.shape for port in described.inputs}
     network = optimise(reader.read_onnx(model, reader.onnx_file.open_dims(model, shapes)))
     _require_same(manifest, described, network, model)
-    order: Order = "<" if manifest.endianness == "little" else ">"
     total = hashlib.sha256()
     with replaced(target) as stream:
-        for piece in packed_weights(manifest, network, order):
+        for piece in packed_weights(manifest, network, manifest.byte_order):
             stream.write(piece)
             total.update(piece)
     return total.hexdigest()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -49,9 +50,16 @@ def commit_of_the_project(folder: Path, files: Mapping[str, str]) -> None:
     commit(folder, files)
 
 
-def invoke(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a task in a clone, with the packages that are here."""
-    command = [sys.executable, "-m", "invoke", *words]
+def invoke(
+    clone: Path, *words: str, before: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a task in a clone, with the packages that are here, by the command `before` if any."""
     return subprocess.run(
-        command, cwd=clone, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*before, sys.executable, "-m", "invoke", *words],
+        cwd=clone,
+        env={**os.environ, **(env or {})},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )

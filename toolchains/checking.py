@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -195,7 +194,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             return {row.kernel: row for row in found}
 
         own = {name: _texts(subjects[name], code) for name in bad}
-        settled = opinion.settle(bad, ask, own, today=datetime.now(tz=UTC).date())
+        settled = opinion.settle(bad, ask, own)
         if self.remembered:
             for name, row in settled.items():
                 self.remembered.keep(subjects[name], row)

@@ -144,13 +144,16 @@ def find_machine(target: Target, cpu: str) -> Machine:
 
 
 def find_other_machine(target: Target, cpu: str) -> Machine:
-    """What else runs the target's code here: a QEMU of another version, or this machine itself."""
+    """What else runs the target's code here: this machine itself, or a QEMU of another version."""
+    if cpu == NATIVE:
+        return Machine(reason="nothing is asked about what this machine itself does")
+    native = _native(target.native)
+    if not native.reason:
+        return native
     emulator = find_other_emulator(target.qemu)
-    if emulator is not None and cpu != NATIVE:
-        return _emulated(emulator, cpu)
-    if cpu == NATIVE or _native(target.native).reason:
+    if emulator is None:
         return Machine(reason=f"nothing else here runs code for {target.name}")
-    return _native(target.native)
+    return _emulated(emulator, cpu)
 
 
 def _emulated(emulator: Emulator, cpu: str) -> Machine:

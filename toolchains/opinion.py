@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -29,28 +28,23 @@ def settle(
     ask: Ask,
     instructions: Mapping[str, Iterable[str]],
     *,
-    today: dt.date,
     bugs: Collection[Bug] | None = None,
 ) -> dict[str, Row]:
     """Failed rows of one processor, by kernel, each with whose fault it is.
 
     What a known bug of the emulator explains passes, unless the kernel fails elsewhere too: with
-    guard pages if it passes with them elsewhere, else if it passes here without them.
-    `instructions` are the kernels' own, in Capstone's words.
+    guard pages if it passes with them elsewhere, else if it passes here without them. An emulator
+    with the same bug has no opinion. `instructions` are the kernels' own, in Capstone's words.
     """
     bugs = known_bugs() if bugs is None else bugs
-    second = ask(rows, other=True, guards=True)
+    bug_of = {name: explanation(row, instructions[name], bugs) for name, row in rows.items()}
+    second = {
+        name: row
+        for name, row in ask(rows, other=True, guards=True).items()
+        if not ((bug := bug_of[name]) and bug.explains(row, instructions[name]))
+    }
     blamed = {name: blame(row, second.get(name)) for name, row in rows.items()}
-    explained = {}
-    for name, row in blamed.items():
-        bug = explanation(rows[name], instructions[name], bugs)
-        if bug is None or row.fault == "kernel":
-            continue
-        if today > bug.expires:
-            reason = f"{row.reason}; the record of '{bug.id}' expired on {bug.expires}"
-            blamed[name] = msgspec.structs.replace(row, reason=reason)
-        else:
-            explained[name] = bug
+    explained = {name: bug for name, bug in bug_of.items() if bug and blamed[name].fault != "kernel"}
     if explained:
         plain = ask(explained, other=False, guards=False)
         for name, bug in explained.items():

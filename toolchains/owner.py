@@ -30,6 +30,11 @@ def owner() -> str:
     return f"{here()}-{os.getpid()}-{_start(os.getpid())}"
 
 
+def is_foreign(name: str) -> bool:
+    """Whether the process of that name is one of another machine, container or boot."""
+    return name.partition("-")[0] != here()
+
+
 def is_gone(name: str) -> bool:
     """Whether the process of that name has ended for sure.
 

@@ -1,4 +1,4 @@
-"""Known bugs of emulators: what each explains, who tells of it, and until when it is believed."""
+"""Known bugs of emulators: what each explains, who tells of it, and when to look at it again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bug(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     It explains rows of that `status` whose reason fits the regular expression `reason`, of
     kernels that have an `instruction` which fits (as Capstone writes it: the mnemonic, a space,
-    the operands). It is believed up to the day it `expires`.
+    the operands). From the day it `expires` a test of kernfit's own fails; a build looks at no clock.
     """
 
     id: str

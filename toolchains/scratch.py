@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from kernels.errors import EngineError
 from toolchains.limits import limit
-from toolchains.owner import is_gone, owner
+from toolchains.owner import is_foreign, is_gone, owner
 
 FOREIGN_SECONDS = 2 * 86400.0
 """Of another machine's or container's remains, those that nobody touched for so long are removed."""
@@ -44,7 +44,8 @@ def _sweep(folder: Path, name: str = "") -> None:
         made_for, _, made_by = path.name.rpartition(".")
         if not made_for.startswith(".") or (name and made_for != f".{name}"):
             continue
-        if is_gone(made_by.rpartition("-")[0]) or _old(path):
+        maker = made_by.rpartition("-")[0]
+        if is_gone(maker) or (is_foreign(maker) and _old(path)):
             _remove(path)
 
 

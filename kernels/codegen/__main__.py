@@ -30,7 +30,7 @@ def main(path: str) -> int:
             compile_kernel(kernel, request.target, out)
         except InputError as error:
             print(f"{kernel.symbol}: {error}", flush=True)
-            raise SystemExit(error.status) from error
+            return error.status
         print(kernel.symbol, flush=True)
     if request.driver is not None:
         compile_driver(request.driver, request.target, out)

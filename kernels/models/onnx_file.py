@@ -197,7 +197,7 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
 
 def weight_files(path: Path) -> tuple[Path, ...]:
     """The files beside a model that hold its weights, sorted."""
-    model = onnx.load(path, load_external_data=False)
+    model = _parse(path)
     locations = {
         entry.value
         for tensor in model.graph.initializer

@@ -362,6 +362,10 @@ class View:
 
 BEYOND: Mapping[str, str] = {
     **dict.fromkeys(
+        ("NonMaxSuppression", "NonZero", "Unique"),
+        "the shape of its result depends on the values of its inputs, which must be constant",
+    ),
+    **dict.fromkeys(
         ("If", "Loop", "Scan", "SequenceMap"),
         "control flow is not supported; export the model with its branches chosen and its loops unrolled",
     ),

@@ -25,7 +25,6 @@ from kernels.operators.base import (
     positive,
     widened,
 )
-from kernels.operators.cast import cast
 from kernels.operators.elementwise import OneInput
 from kernels.operators.node import Node, axis_of, reshaped
 from kernels.operators.reduction import normalized
@@ -133,18 +132,6 @@ def _arg(node: Node) -> Tensor:
     return reshaped(node, y, (*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
-def _hardmax(node: Node) -> Tensor:
-    """1 at the first of the largest elements along an axis, else 0."""
-    x = node.given(0)
-    axis = axis_of(node, node.attribute("axis", -1), len(x.shape))
-    if node.opset < HARDMAX_OPSET:
-        raise node.refuse(f"opset {node.opset}, where it flattens; it is supported from {HARDMAX_OPSET} on")
-    places = node.constant(np.arange(x.shape[axis]).reshape(-1, *(1 for _ in x.shape[axis + 1 :])))
-    best = node.call("arg_max", {"x": x}, {"axis": axis, "last": False})
-    return cast(node, node.call("equal", {"a": best, "b": places}), x.dtype)
-
-
-HARDMAX_OPSET = 13
 KINDS = {"ArgMax": "arg_max", "ArgMin": "arg_min"}
 FAMILIES = (Arg("arg_max", largest=True), Arg("arg_min", largest=False))
-ONNX = dict.fromkeys(KINDS, _arg) | {"Hardmax": _hardmax}
+ONNX = dict.fromkeys(KINDS, _arg)

@@ -24,7 +24,7 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
-from kernels.operators.node import Node, channels_first, channels_last, real
+from kernels.operators.node import Node, channels_first, channels_last, optional, real
 from kernels.operators.window import (
     LAYOUTS,
     Image,
@@ -38,7 +38,7 @@ from kernels.plan import Kernel, Packing
 from kernels.program import Role, Tensor
 from kernels.schedules import channels, contraction
 from kernels.schedules.blocking import Contraction, choose
-from kernels.schedules.tiles import Window
+from kernels.schedules.tiles import Three, Window
 
 NCHW_SEEN_LAST = (0, 2, 3, 1)
 """Axes of NCHW in the order NHWC."""
@@ -277,11 +277,16 @@ def _image(window: Window, attributes: ConvAttributes) -> contraction.Image:
         return contraction.Image(
             batch=volume * channels_in_all, depth=sheet, row=window.size[2], pixel=1, channel=volume
         )
+    return image_of(window.size, channels_in_all)
+
+
+def image_of(size: Three, channels: int) -> contraction.Image:
+    """Strides of an image of (depth, height, width) with its channels last."""
     return contraction.Image(
-        batch=prod(window.size) * channels_in_all,
-        depth=sheet * channels_in_all,
-        row=window.size[2] * channels_in_all,
-        pixel=channels_in_all,
+        batch=prod(size) * channels,
+        depth=prod(size[1:]) * channels,
+        row=size[2] * channels,
+        pixel=channels,
     )
 
 
@@ -405,8 +410,9 @@ def _conv(node: Node) -> Tensor:
     x, w = node.given(0), node.given(1)
     real(node, x, w)
     y = convolved(node, x, w)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
-        y = node.call("add", {"a": y, "b": node.given(2)})
+    bias = optional(node, 2)
+    if bias is not None:
+        y = node.call("add", {"a": y, "b": bias})
     return channels_first(node, y)
 
 

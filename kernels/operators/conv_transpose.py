@@ -24,12 +24,11 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
-from kernels.operators.conv import emit_groups, packing_of, planned_with, role_of
-from kernels.operators.node import Node, channels_first, channels_last, real, reshaped, transposed
+from kernels.operators.conv import emit_groups, image_of, packing_of, planned_with, role_of
+from kernels.operators.node import Node, channels_first, channels_last, optional, real, reshaped, transposed
 from kernels.operators.window import LAYOUTS, Image, WindowAttributes, three
 from kernels.plan import Kernel
 from kernels.program import Role, Tensor
-from kernels.schedules import contraction
 from kernels.schedules.blocking import Contraction, choose
 from kernels.schedules.tiles import Window
 
@@ -200,13 +199,7 @@ class ConvTranspose(Family):
         """Phase by phase, for each group."""
         attributes = msgspec.convert(kernel.attributes, TransposedAttributes)
         shape = kernel.operand("x").shape
-        _, height, width = (1,) * (3 - self._rank) + shape[1:-1]
-        image = contraction.Image(
-            batch=prod(shape[1:]),
-            depth=height * width * shape[-1],
-            row=width * shape[-1],
-            pixel=shape[-1],
-        )
+        image = image_of(three(shape[1:-1]), shape[-1])
         emit_groups(b, kernel, attributes.groups, self._phases(attributes, shape), image, epilogue)
 
     def reference(self, attributes: TransposedAttributes, arrays: Mapping[str, Array]) -> Estimate:
@@ -293,8 +286,9 @@ def _conv_transpose(node: Node) -> Tensor:
     operands = {"x": channels_last(node, x), "w": filters}
     weights = ("w",) if node.is_constant(filters) else ()
     y = node.call(f"conv_transpose{rank}d", operands, attributes, weights=weights)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the bias
-        y = node.call("add", {"a": y, "b": node.given(2)})
+    bias = optional(node, 2)
+    if bias is not None:
+        y = node.call("add", {"a": y, "b": bias})
     return channels_first(node, y)
 
 

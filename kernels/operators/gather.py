@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from kernels.errors import InputError
 from kernels.operators.base import Array, Definition, Entry, Epilogue, Estimate, Shape, exact, positive
+from kernels.operators.indexing import as_indices, index_type, places
 from kernels.operators.movement import Movement, part_of
 from kernels.operators.node import Node, axis_of, reshaped, transposed
 from kernels.plan import Kernel, Operand
@@ -55,12 +55,11 @@ class Gather(Movement):
             positive("inputs.table", entry.inputs.table),
             positive("inputs.indices", entry.inputs.indices),
         )
-        if entry.attributes.index_type not in (ElementType.INT32, ElementType.INT64):
-            raise InputError("attributes.index_type must be int32 or int64", key="attributes.index_type")
+        kind = index_type(entry.attributes.index_type)
         return Definition(
-            attributes={"index_type": entry.attributes.index_type.value},
+            attributes={"index_type": kind.value},
             operands=(
-                Tensor(name="indices", shape=indices, role=Role.INPUT, dtype=entry.attributes.index_type),
+                Tensor(name="indices", shape=indices, role=Role.INPUT, dtype=kind),
                 Tensor(name="table", shape=table, role=self.table_role),
             ),
             output=Tensor(name="y", shape=(*indices, *table[1:]), role=Role.OUTPUT),
@@ -90,8 +89,7 @@ class Gather(Movement):
     def reference(self, attributes: GatherAttributes, arrays: Mapping[str, Array]) -> Estimate:
         """NumPy's, with the index wrapped and bounded."""
         table, indices = arrays["table"], arrays["indices"]
-        rows = np.where(indices < 0, indices + len(table), indices)
-        return exact(table[np.clip(rows, 0, len(table) - 1)])
+        return exact(table[places(indices, len(table))])
 
 
 class Embedding(Gather):
@@ -113,8 +111,7 @@ def _gather(node: Node) -> Tensor:
         bounds = [(0, extent, 1) for extent in x.shape]
         bounds[axis] = (index % x.shape[axis], index % x.shape[axis] + 1, 1)
         return reshaped(node, part_of(node, x, bounds), shape)
-    if indices.dtype not in (ElementType.INT32, ElementType.INT64):
-        raise node.refuse(f"indices of type {indices.dtype}")
+    indices = as_indices(node, 1)
     others = [place for place in range(len(x.shape)) if place != axis]
     table = transposed(node, x, (axis, *others))
     flat = reshaped(node, indices, indices.shape or (1,))

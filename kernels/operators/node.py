@@ -106,6 +106,11 @@ def axis_of(node: Node, axis: int, rank: int) -> int:
     return axis % rank
 
 
+def optional(node: Node, number: int) -> Tensor | None:
+    """An input that may be left out, if it is there."""
+    return node.given(number) if number < len(node.inputs) and node.inputs[number] is not None else None
+
+
 def real(node: Node, *tensors: Tensor) -> None:
     """InputError unless all tensors are of floating-point numbers."""
     for tensor in tensors:

@@ -21,17 +21,13 @@ from kernels.operators.conv import convolved
 from kernels.operators.expand import expanded
 from kernels.operators.gemm import multiplied
 from kernels.operators.movement import part_of
-from kernels.operators.node import Node, axis_of, channels_first, reshaped
+from kernels.operators.node import Node, axis_of, channels_first, optional, reshaped
 from kernels.operators.unary import applied
 from kernels.program import ElementType, Tensor
 
 MOST_TERMS = (1 << 24) // 255**2
 """Products of numbers below 256 in magnitude whose sum float32 holds: 258."""
 NARROW = (ElementType.INT8, ElementType.UINT8)
-
-
-def _optional(node: Node, number: int) -> Tensor | None:
-    return node.given(number) if number < len(node.inputs) and node.inputs[number] is not None else None
 
 
 def _like(node: Node, parameter: Tensor, x: Tensor) -> Tensor:
@@ -51,7 +47,7 @@ def _like(node: Node, parameter: Tensor, x: Tensor) -> Tensor:
 
 
 def _quantize(node: Node) -> Tensor:
-    x, scale, zero = node.given(0), node.given(1), _optional(node, 2)
+    x, scale, zero = node.given(0), node.given(1), optional(node, 2)
     wanted = zero.dtype if zero is not None else NUMBERS.get(node.attribute("output_dtype", 2))
     if wanted not in NARROW:
         raise node.refuse(f"to {wanted or node.attribute('output_dtype')}; there are int8 and uint8")
@@ -72,7 +68,7 @@ def _saturated(node: Node, x: Tensor, zero: Tensor | None, wanted: ElementType) 
 
 def _dequantize(node: Node) -> Tensor:
     """(x - zero point) scale: the difference in int32, of more bits than its parts."""
-    x, scale, zero = node.given(0), node.given(1), _optional(node, 2)
+    x, scale, zero = node.given(0), node.given(1), optional(node, 2)
     x32 = cast(node, x, ElementType.INT32)
     if zero is not None:
         x32 = both(node, "sub", x32, cast(node, _like(node, zero, x), ElementType.INT32))
@@ -155,14 +151,14 @@ def _along_channels(shape: Shape, span: tuple[int, int, int]) -> list[tuple[int,
 
 def _matmul_integer(node: Node) -> Tensor:
     a, b = node.given(0), node.given(1)
-    left = _centred(node, a, _columns(node, _optional(node, 2), len(a.shape)))
-    return _product(node, left, _centred(node, b, _optional(node, 3)))
+    left = _centred(node, a, _columns(node, optional(node, 2), len(a.shape)))
+    return _product(node, left, _centred(node, b, optional(node, 3)))
 
 
 def _conv_integer(node: Node) -> Tensor:
     x, w = node.given(0), node.given(1)
-    image = _centred(node, x, _optional(node, 2))
-    return _convolution(node, image, _centred(node, w, _filters(node, _optional(node, 3), len(w.shape))))
+    image = _centred(node, x, optional(node, 2))
+    return _convolution(node, image, _centred(node, w, _filters(node, optional(node, 3), len(w.shape))))
 
 
 def _qlinear_matmul(node: Node) -> Tensor:
@@ -190,7 +186,7 @@ def _qlinear_conv(node: Node) -> Tensor:
     rank = len(w.shape)
     weights = _centred(node, w, _filters(node, w_zero, rank))
     total = _convolution(node, _centred(node, x, reshaped(node, x_zero, (1,))), weights)
-    bias = _filters(node, _optional(node, 8), rank - 1)
+    bias = _filters(node, optional(node, 8), rank - 1)
     if bias is not None:
         total = both(node, "add", total, bias)
     return _requantized(

@@ -45,12 +45,7 @@ def _reverse_sequence(node: Node) -> Tensor:
     return transposed(node, y, tuple(int(axis) for axis in np.argsort(order)))
 
 
-def _unknown_shape(node: Node) -> Tensor:
-    raise node.refuse("the shape of its result depends on the values of its inputs, which must be constant")
-
-
 ONNX = {
     "Compress": _compress,
     "ReverseSequence": _reverse_sequence,
-    **dict.fromkeys(("NonZero", "Unique", "NonMaxSuppression"), _unknown_shape),
 }

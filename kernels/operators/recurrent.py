@@ -16,7 +16,7 @@ from kernels.operators.binary import both
 from kernels.operators.cast import cast
 from kernels.operators.gemm import multiplied
 from kernels.operators.movement import joined, part_of
-from kernels.operators.node import Node, real, reshaped, transposed
+from kernels.operators.node import Node, optional, real, reshaped, transposed
 from kernels.operators.unary import applied
 from kernels.program import ElementType, Tensor
 
@@ -44,6 +44,7 @@ class Cell:
         self.hidden = node.given(2).shape[-1]
         self.functions = [self._function(name) for name in functions]
         self.w, self.r = (transposed(node, self._of(node.given(which), number), (1, 0)) for which in (1, 2))
+        self.matrices = self.columns(self.r, self.gates) if node.op == "GRU" else ()
         self.biases = self._parts(3, number, 2 * self.gates)
         self.peepholes = self._parts(7, number, 3) if node.op == "LSTM" else ()
 
@@ -60,9 +61,10 @@ class Cell:
 
     def _parts(self, which: int, number: int, count: int) -> tuple[Tensor, ...]:
         """The vectors of a direction that an optional input holds; none if it is not there."""
-        if which >= len(self.node.inputs) or self.node.inputs[which] is None:
+        whole = optional(self.node, which)
+        if whole is None:
             return ()
-        vector = self._of(self.node.given(which), number)
+        vector = self._of(whole, number)
         return self.columns(reshaped(self.node, vector, (1, count * self.hidden)), count)
 
     def columns(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
@@ -115,7 +117,7 @@ class Cell:
         (h,) = state
         f, g = self.functions
         given = self.columns(x, self.gates)
-        matrices = self.columns(self.r, self.gates)
+        matrices = self.matrices
         update, reset = (
             f(self.limited(self.sum(multiplied(self.node, h, matrices[n]), given[n], *self.bias(n))))
             for n in (0, 1)
@@ -223,20 +225,20 @@ def _walk(
 
 def _lengths(node: Node, steps: int) -> Tensor | None:
     """How long each sequence of the batch is, [batch, 1]; none where all are whole."""
-    if len(node.inputs) <= 4 or node.inputs[4] is None:  # noqa: PLR2004 - the fifth input
+    given = optional(node, 4)
+    if given is None:
         return None
     value = node.value(4)
     if value is not None and np.all(value == steps):
         return None
-    given = node.given(4)
     return reshaped(node, cast(node, given, ElementType.INT32), (*given.shape, 1))
 
 
 def _initial(node: Node, which: int, number: int, shape: Shape, *, swapped: bool) -> Tensor:
     """The state before the first step: given, or zeros."""
-    if which >= len(node.inputs) or node.inputs[which] is None:
+    whole = optional(node, which)
+    if whole is None:
         return node.constant(np.zeros(shape, np.float32))
-    whole = node.given(which)
     if swapped:
         whole = transposed(node, whole, (1, 0, 2))
     return reshaped(

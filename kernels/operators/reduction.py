@@ -197,12 +197,14 @@ def _enter(b: Any, loops: ExitStack, axes: list[tuple[int, int]]) -> tuple[Any, 
     return offset, number
 
 
-def _larger(b: Any, total: Any, value: Any) -> Any:
+def larger(b: Any, total: Any, value: Any) -> Any:
+    """The larger of what was found and a value, or NaN if that is one."""
     joined = b.let(b.select(value > total, value, total))
     return b.select(b.differ(value, value), value, joined)
 
 
-def _smaller(b: Any, total: Any, value: Any) -> Any:
+def smaller(b: Any, total: Any, value: Any) -> Any:
+    """The smaller of what was found and a value, or NaN if that is one."""
     joined = b.let(b.select(value < total, value, total))
     return b.select(b.differ(value, value), value, joined)
 
@@ -265,14 +267,14 @@ FAMILIES = (
     Reduction(
         "reduce_max",
         initial=-float("inf"),
-        fold=_larger,
+        fold=larger,
         types=NUMBERS,
         reference=lambda x, axes, keep: exact(np.max(x, axis=axes, keepdims=keep)),
     ),
     Reduction(
         "reduce_min",
         initial=float("inf"),
-        fold=_smaller,
+        fold=smaller,
         types=NUMBERS,
         reference=lambda x, axes, keep: exact(np.min(x, axis=axes, keepdims=keep)),
     ),

@@ -40,6 +40,7 @@ from kernels.operators.indexing import (
     wrapped,
 )
 from kernels.operators.movement import strides_of
+from kernels.operators.reduction import larger, smaller
 from kernels.plan import Kernel, Operand
 from kernels.program import ElementType, Role, Tensor
 from kernels.schedules.channels import emit_map
@@ -54,21 +55,13 @@ class Updated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     updates: Shape
 
 
-def _larger(b: Any, old: Any, new: Any) -> Any:
-    return b.select(b.differ(new, new), new, b.let(b.select(new > old, new, old)))
-
-
-def _smaller(b: Any, old: Any, new: Any) -> Any:
-    return b.select(b.differ(new, new), new, b.let(b.select(new < old, new, old)))
-
-
 Join = Callable[[Any, Any, Any], Any]
 JOINS: Mapping[str, tuple[Join | None, Callable[[Any, Any], Any]]] = {
     "none": (None, lambda old, new: new),
     "add": (lambda b, old, new: b.sum(old, new), np.add),
     "mul": (lambda b, old, new: b.product(old, new), np.multiply),
-    "max": (_larger, np.maximum),
-    "min": (_smaller, np.minimum),
+    "max": (larger, np.maximum),
+    "min": (smaller, np.minimum),
 }
 """How what is there and an update are joined, by the builder and by NumPy."""
 ROUNDING = ("add", "mul")

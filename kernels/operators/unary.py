@@ -14,7 +14,7 @@ from kernels.operators import elementary, trigonometry
 from kernels.operators.base import FLOATING, NUMBERS, Array, Definition, Entry, Estimate, fused_as
 from kernels.operators.binary import both
 from kernels.operators.elementwise import Map, OneInput
-from kernels.operators.node import Node, real, reshaped, scalar
+from kernels.operators.node import Node, optional, real, reshaped, scalar
 from kernels.program import ElementType, Tensor
 
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
@@ -363,8 +363,9 @@ def _between(node: Node) -> Tensor:
     """Bounds that are tensors: of integers, or known when the library runs."""
     y = node.given(0)
     for number, kind in ((1, "maximum"), (2, "minimum")):
-        if number < len(node.inputs) and node.inputs[number] is not None:
-            y = both(node, kind, y, node.given(number))
+        bound = optional(node, number)
+        if bound is not None:
+            y = both(node, kind, y, bound)
     return y
 
 

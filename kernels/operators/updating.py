@@ -12,7 +12,7 @@ from kernels.operators.binary import both
 from kernels.operators.expand import expanded
 from kernels.operators.indexing import as_indices
 from kernels.operators.movement import part_of
-from kernels.operators.node import Node, axis_of, integers, reshaped, transposed
+from kernels.operators.node import Node, axis_of, integers, optional, reshaped, transposed
 from kernels.operators.scattering import JOINS
 from kernels.program import ElementType, Tensor
 
@@ -48,9 +48,8 @@ def _tensor_scatter(node: Node) -> Tensor:
         raise node.refuse(f"mode '{mode}' along axis {axis}")
     order = (0, axis, *(other for other in range(1, rank) if other != axis))
     batch, many, size = cache.shape[0], steps.shape[axis], cache.shape[axis]
-    first = node.constant(np.zeros(batch, np.int64))
-    if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - where to write
-        first = as_indices(node, 2)
+    given = optional(node, 2)
+    first = node.constant(np.zeros(batch, np.int64)) if given is None else as_indices(node, 2)
     kind = numpy_type(first.dtype)
     places = both(
         node, "add", reshaped(node, first, (batch, 1)), node.constant(np.arange(many, dtype=kind))

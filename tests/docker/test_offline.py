@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -101,14 +100,7 @@ def test_a_release_is_verified_without_a_network(exported: Path, tmp_path: Path)
     assert made.returncode == 0, made.stdout
     archive = f"release/small-{VERSION}-{TARGET.name}.tar.gz"
     words = ["verify", archive, "--engine", "local", "--offline", str(exported)]
-    verified = subprocess.run(
-        [*ALONE, sys.executable, "-m", "invoke", *words],
-        cwd=clone,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    verified = invoke(clone, *words, before=ALONE)
     assert verified.returncode == 0, verified.stdout
     assert verified.stdout.splitlines()[-1].endswith(": the same bytes")
 

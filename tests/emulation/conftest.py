@@ -11,6 +11,7 @@ import pytest
 from kernels.models import read_model
 from kernels.program import Program
 from tests.emulation.cases import listing
+from tests.faults import Undisturbed
 from toolchains.emulators import find_emulator
 from toolchains.pipeline import Built, Options, build
 from toolchains.progress import Progress
@@ -53,3 +54,9 @@ def built_for(target: Target, edges: Program, options: Options) -> Built:
 @pytest.fixture(params=TARGETS, ids=lambda target: target.name)
 def built(request: pytest.FixtureRequest, edges: Program, options: Options) -> tuple[Target, Built]:
     return request.param, built_for(request.param, edges, options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A project of its own in which a small listing was built, and nothing went wrong."""
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed") / "project")

@@ -1,4 +1,4 @@
-"""`invoke build` as a person types it: statuses, the cache, interruptions, what is left behind."""
+"""`invoke build` as a person types it: statuses, the cache, what is left behind."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.clones import LISTING, commit_of_the_project
+from tests.clones import LISTING, commit_of_the_project, invoke
 from tests.networks import weights
 from toolchains.link import zig_environment
 from toolchains.release import SUMS
@@ -118,15 +118,7 @@ def released(origin: Path, folder: Path, world: World, words: Sequence[str]) -> 
     """The sums of what is made in a clone of its own, in that world."""
     clone = folder / world.folder
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(origin), str(clone)], check=True)
-    finished = subprocess.run(
-        [*world.command, sys.executable, "-m", "invoke", "release", *words, *world.words],
-        cwd=clone,
-        env={**os.environ, **world.env},
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    finished = invoke(clone, "release", *words, *world.words, before=world.command, env=world.env)
     assert finished.returncode == 0, finished.stdout
     return (clone / "release" / SUMS).read_text(encoding="utf-8")
 

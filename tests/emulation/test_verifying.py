@@ -16,6 +16,7 @@ from kernels.errors import CheckFailedError, InputError, KernfitError, UsageErro
 from tests.clones import LISTING, commit, commit_of_the_project, invoke
 from toolchains import verifying
 from toolchains.archive import Stored, file_sha256, make_archive
+from toolchains.making import VERSION
 from toolchains.progress import Progress
 from toolchains.provenance import read_provenance
 from toolchains.release import SUMS
@@ -26,7 +27,7 @@ from toolchains.unpacking import unpack
 from toolchains.verifying import Again, verify_archive
 
 TARGET = find_target("s390x")
-NAME = f"small-0.1.0-{TARGET.name}"
+NAME = f"small-{VERSION}-{TARGET.name}"
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -232,14 +233,14 @@ def test_the_tag_of_the_version_names_the_commit(mine: Path, released: Released)
         return invoke(released.clone, "verify", str(mine), "--no-rebuild")
 
     for commits, status, words in (
-        ("HEAD~2", 0, "tag: v0.1.0 is that commit"),
-        ("HEAD~1", CheckFailedError.status, "and v0.1.0 is commit"),
+        ("HEAD~2", 0, f"tag: v{VERSION} is that commit"),
+        ("HEAD~1", CheckFailedError.status, f"and v{VERSION} is commit"),
     ):
-        subprocess.run(["git", "tag", "--force", "v0.1.0", commits], cwd=released.clone, check=True)
+        subprocess.run(["git", "tag", "--force", f"v{VERSION}", commits], cwd=released.clone, check=True)
         finished = told()
         assert finished.returncode == status, finished.stdout
         assert words in finished.stdout
-    subprocess.run(["git", "tag", "--delete", "v0.1.0"], cwd=released.clone, check=True)
+    subprocess.run(["git", "tag", "--delete", f"v{VERSION}"], cwd=released.clone, check=True)
 
 
 def test_a_truncated_archive_is_refused(mine: Path) -> None:

@@ -29,7 +29,7 @@ from tests.emulation.test_package import COMPILERS, STRICT, flags
 from tests.sketches import Sketch, branching
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
-from toolchains.making import Options
+from toolchains.making import VERSION, Options
 from toolchains.pipeline import Built, build, check_again
 from toolchains.progress import Progress
 from toolchains.report import Row
@@ -143,7 +143,7 @@ def test_a_network_that_differs_from_its_reference_is_not_archived(
     assert row.reason.startswith("out/sum[0, 3]: expected")
     assert "1 of 10 elements are wrong" in row.reason
     assert built.report.reference == "somebody"
-    assert [path.name for path in tmp_path.iterdir()] == ["differs-0.1.0-riscv64.report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"differs-{VERSION}-riscv64.report.json"]
     mended = build(network, find_target("riscv64"), out, QUIET, Fixed(right, "right"))
     assert not mended.report.failed()
     assert not mended.cached

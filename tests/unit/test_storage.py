@@ -83,6 +83,17 @@ def test_remains_of_a_killed_process_are_removed_and_of_a_live_one_not(tmp_path:
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_only_remains_of_other_machines_are_removed_for_their_age(tmp_path: Path) -> None:
+    foreign = tmp_path / "tmp" / ".work.00000000-1-1-0"
+    with scratch(tmp_path, "work") as ours:
+        foreign.mkdir()
+        for path in (foreign, ours):
+            os.utime(path, (1, 1))
+        with scratch(tmp_path, "work"):
+            assert ours.exists(), "a clock that jumps makes nothing old that a living process works in"
+            assert not foreign.exists()
+
+
 def test_a_process_is_gone_only_if_that_is_sure() -> None:
     here, process, start = owner().split("-")
     assert not is_gone(owner())

@@ -57,7 +57,7 @@ def measure(
         work.mkdir()
         make(empty.plan(read_listing(model), target), target, empty, work, progress)
         cold = time.monotonic() - started
-    usual = msgspec.structs.replace(options, winograd=False, records=())
+    usual = msgspec.structs.replace(options, checks="all", winograd=False, records=())
     if pipeline.build(program, target, usual, progress).report.failed():
         raise CheckFailedError(f"{program.name} for {target.name}: a check failed; see `invoke check`")
     started = time.monotonic()

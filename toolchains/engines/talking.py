@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from kernels.errors import EngineError, KernfitError, ResourceError
 from toolchains.limits import VARIABLE, limit
-from toolchains.owner import is_gone, owner
+from toolchains.owner import is_foreign, is_gone, owner
 
 LABEL, OWNER = "org.kernfit.process", "org.kernfit.owner"
 """Labels of our containers: the number of the process that owns one, and its name (`toolchains.owner`)."""
@@ -35,7 +35,7 @@ def is_orphan(container: Mapping[str, Any], now: float) -> bool:
     Of another machine's nothing is known: its containers are orphans when no step may last so long.
     """
     name = str(container["Labels"].get(OWNER, ""))
-    return is_gone(name) or now - float(container["Created"]) > 2 * limit("step")
+    return is_gone(name) or (is_foreign(name) and now - float(container["Created"]) > 2 * limit("step"))
 
 
 @contextmanager
