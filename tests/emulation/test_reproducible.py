@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.clones import LISTING, commit_of_the_project, invoke
 from tests.networks import weights
 from tests.targets import FEW
+from toolchains.archive import SUMS
 from toolchains.link import zig_environment
-from toolchains.release import SUMS
 from toolchains.target import all_targets
 
 SOURCE = Path(__file__).parent / "elsewhen.c"
