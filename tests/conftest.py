@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from toolchains.engines.local import LocalEngine
 from toolchains.pipeline import Options
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("kernfit", deadline=None)
+settings.load_profile("kernfit")
+"""No test may fail because a machine is slow."""
 SKIPPED = pytest.StashKey[list[str]]()
 
 
