@@ -35,7 +35,7 @@ MORE = {
     "MaxUnpool": Row(tests=("",), buffers=2, types=COUNTED, limits={1: lambda shapes: prod(shapes[0])}),
     "Mean": Row(tests=("",), buffers=2),
     "Shrink": Row(tests=("",), buffers=3),
-    "Trilu": Row(tests=("",), buffers=1, types=COUNTED, fixed=(1,)),
+    "Trilu": Row(tests=("",), buffers=1, types=COUNTED),
 }
 """Rows for types that have, or may get, modules of their own: TVM makes of them what it makes of nothing
 in the table, such as elementary functions, indices, divisions and constants."""

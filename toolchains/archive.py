@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from toolchains.scratch import whole
+from toolchains.scratch import whole, write_whole
 
 EPOCH = 0
 """Modification time of every member but in releases, in seconds since 1970."""
 BLOCK_BYTES = (1 << 16) - 1
 """The most that a stored block can hold (RFC 1951, 3.2.4)."""
+SUMS = "SHA256SUMS"
+SUM = re.compile(r"([0-9a-f]{64})  (.+)")
+"""A line of it, as sha256sum(1) writes and checks it."""
 HEAD = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255))
 """A gzip member without a time, a name or a system (RFC 1952, 2.3)."""
 
@@ -90,3 +94,20 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write SHA256SUMS of files of a folder, whose SHA-256 come by name."""
+    lines = (f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
+    write_whole(folder / SUMS, "".join(lines).encode())
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """What a folder's SHA256SUMS says, by name; OSError without one, ValueError where it is none."""
+    sums: dict[str, str] = {}
+    for number, line in enumerate((folder / SUMS).read_text(encoding="utf-8").splitlines(), 1):
+        found = SUM.fullmatch(line)
+        if found is None or found[2] in sums:
+            raise ValueError(f"line {number} is no sum, or a second one of the same file")
+        sums[found[2]] = found[1]
+    return sums

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.errors import EngineError, InputError, MissingToolError, UsageError
-from toolchains.archive import file_sha256
+from toolchains.archive import SUMS, file_sha256, read_sums, write_sums
 from toolchains.cache import ROOT
 from toolchains.engines.choose import choose_engine
 from toolchains.engines.image import connect, ensure_image, image_tag, load_images
@@ -27,11 +27,10 @@ from toolchains.pins import PROJECT, REQUIREMENTS
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.provision import fetch_emulators, provide_daemon, provide_emulators
-from toolchains.scratch import write_whole
 from toolchains.target import Target
 
 Say = Callable[[str], None]
-SUMS, IMAGES = "SHA256SUMS", "images.tar"
+IMAGES = "images.tar"
 SETUP = ROOT / ".ci" / "setup"
 
 
@@ -73,8 +72,7 @@ def write_bundle(folder: Path, targets: Sequence[Target], say: Say, *, images: b
         raise EngineError(f"the bundle's QEMU could not be had: {reason}")
     if images:
         _save_images(folder / IMAGES, targets, say)
-    sums = "".join(f"{file_sha256(path)}  {path.relative_to(folder)}\n" for path in _files(folder))
-    write_whole(folder / SUMS, sums.encode())
+    write_sums(folder, {name: file_sha256(path) for name, path in _files(folder).items()})
 
 
 def _fetch_wheels(folder: Path) -> None:
@@ -108,11 +106,12 @@ def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
 def check(folder: Path) -> None:
     """InputError that names the first file that is not what the bundle's list says."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        listed = read_sums(folder)
+    except OSError as error:
         raise InputError(f"{folder}: not a bundle of `invoke images --export`: no {SUMS} in it") from error
-    listed = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-    present = {str(path.relative_to(folder)): path for path in _files(folder)}
+    except ValueError as error:
+        raise InputError(f"{folder / SUMS} is damaged ({error}); copy the bundle again") from error
+    present = _files(folder)
     for name in sorted(present.keys() | listed.keys()):
         if name not in present:
             raise InputError(f"{folder / name} is missing; copy the bundle again")
@@ -136,10 +135,7 @@ def provide(folder: Path, say: Say) -> None:
             say(f"Docker: {tag} loaded")
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        Path(where) / name
-        for where, _, names in os.walk(folder)
-        for name in names
-        if Path(where) / name != folder / SUMS
-    )
+def _files(folder: Path) -> dict[str, Path]:
+    """All files of a bundle but its sums, by their path within it."""
+    found = (Path(where) / name for where, _, names in os.walk(folder) for name in names)
+    return {str(path.relative_to(folder)): path for path in found if path != folder / SUMS}

@@ -13,7 +13,8 @@ import msgspec
 from toolchains.scratch import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONED = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang")
+MADE_FROM = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang")
+"""The packages of PyPI whose code decides the bytes of an archive."""
 
 
 def digest(*parts: Any) -> str:
@@ -34,8 +35,8 @@ def code_digest(*folders: str) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what results depend on, from package metadata: nothing is imported."""
-    return {name: version(name) for name in VERSIONED}
+    """Versions of the packages of MADE_FROM, from their metadata: nothing is imported."""
+    return {name: version(name) for name in MADE_FROM}
 
 
 class Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from kernels.errors import EngineError
 from kernels.plan import Kernel, Plan
 from kernels.whole import Reference
 from toolchains import opinion
+from toolchains.archive import file_sha256
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
 from toolchains.emulate import EmulateRequest, Ended, Run
@@ -75,7 +75,7 @@ class Remembered:
 
     def _key(self, subject: Subject, cpu: str) -> str:
         objects = (self._place / f"{symbol}.o" for symbol in subject.objects)
-        code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in objects]
+        code = [file_sha256(path) for path in objects]
         return digest(self._surroundings, subject.identity, code, cpu)
 
     def find(self, subject: Subject, cpu: str, *, guarded: bool) -> Row | None:

@@ -178,9 +178,3 @@ class Journal:
                 memory=work.memory,
                 detail=work.detail,
             )
-
-
-def read_log(path: Path) -> list[Event]:
-    """The events of a log; of a killed run's the last line may be missing its end, and is left out."""
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [msgspec.json.decode(line, type=Event) for line in lines]

@@ -24,11 +24,14 @@ from kernels.errors import KILLED, EngineError, KernfitError, MissingToolError, 
 from kernels.plan import Plan
 from toolchains.limits import limit
 from toolchains.process import run
-from toolchains.table import runner_table
+from toolchains.table import most_operands, runner_table
 from toolchains.target import Target
 
 RUNNER = Path(__file__).parent / "runner"
 SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
+
+OPERANDS = 256
+"""Of one function, for which the runner has room unless it is told of more."""
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +51,9 @@ def link(request: LinkRequest, folder: Path) -> None:
     _tool([*zig, *shared_linker(name, request.target), *objects], folder)
     table = folder / "table.c"
     table.write_text(runner_table(request.plan), encoding="utf-8")
-    _tool(runner(request.compiler, request.target, (f"lib{name}.a", *beside)), folder)
+    most = most_operands(request.plan)
+    room = [f"-DMAX_OPERANDS={most}"] if most > OPERANDS else []
+    _tool([*runner(request.compiler, request.target, (f"lib{name}.a", *beside)), *room], folder)
     _tool(counter(), folder)
 
 

@@ -47,7 +47,7 @@ def run(
     what it says on standard error is given. On a time-out, an interruption or any other
     exception its whole process group is ended: first asked, then killed; what is left of the
     group once the child has ended is killed too. Without a group of its own it ends with ours,
-    and on a time-out alone.
+    and on a time-out alone. A child that others keep from the processor is given more time.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
@@ -63,7 +63,7 @@ def run(
         _live.add(child)
     timed_out = False
     try:
-        timed_out = not _follow(child, time.monotonic() + timeout, lines, on_line)
+        timed_out = not _follow(child, timeout, lines, on_line)
     finally:
         if child.poll() is None:
             if own_group:
@@ -78,7 +78,7 @@ def run(
 
 def _follow(
     child: subprocess.Popen[bytes],
-    deadline: float,
+    timeout: float,
     lines: deque[str],
     on_line: Callable[[str], None] | None,
 ) -> bool:
@@ -87,13 +87,16 @@ def _follow(
     if stream is None:
         raise ValueError("the child must be started with a pipe for its output")
     rest = b""
+    deadline = time.monotonic() + timeout
     with stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 and not _starved(child.pid, timeout):
                 return False
-            if not selector.select(left):
+            if left <= 0:
+                deadline += timeout
+            if not selector.select(max(left, 0.0)):
                 continue
             data = os.read(stream.fileno(), 65536)
             if not data:
@@ -108,6 +111,18 @@ def _follow(
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _starved(process: int, seconds: float) -> bool:
+    """Whether a child would run, and others have left it less than half of these seconds (proc(5))."""
+    fields = (
+        Path(f"/proc/{process}/stat")
+        .read_text(encoding="utf-8", errors="replace")
+        .rpartition(")")[2]
+        .split()
+    )
+    state, used = fields[0], int(fields[11]) + int(fields[12])
+    return state == "R" and used / os.sysconf("SC_CLK_TCK") < seconds / 2
 
 
 def _take(raw: bytes, lines: deque[str], on_line: Callable[[str], None] | None) -> None:

@@ -104,7 +104,7 @@ def write_provenance(
                 resolved_dependencies=made_from,
             ),
             run_details=RunDetails(
-                builder={"id": f"urn:kernfit:engine:{where.engine.split(',')[0].split()[0]}"},
+                builder={"id": f"urn:kernfit:engine:{where.engine}"},
                 metadata={"finishedOn": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")},
                 byproducts=[
                     Digested(

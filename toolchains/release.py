@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -16,14 +15,14 @@ import msgspec
 from kernels.errors import InputError, MissingToolError, UsageError
 from kernels.models import files_of
 from kernels.program import program_of
-from toolchains.archive import file_sha256, make_archive
+from toolchains.archive import SUMS, file_sha256, make_archive, write_sums
 from toolchains.batch import Failure, build_all
-from toolchains.cache import ROOT
+from toolchains.cache import ROOT, versions
 from toolchains.engines.pinned import image_pins
 from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
 from toolchains.provenance import SUFFIX, write_provenance
-from toolchains.sbom import MADE_FROM, SBOM, Recipe, write_sbom
+from toolchains.sbom import SBOM, Recipe, write_sbom
 from toolchains.scratch import remove_remains, replaced, scratch, write_whole
 from toolchains.session import Session
 from toolchains.signing import require_key, sign
@@ -32,7 +31,7 @@ from toolchains.target import find_target
 from toolchains.unpacking import unpack
 
 SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
-SUMS, NOTES = "SHA256SUMS", "NOTES.md"
+NOTES = "NOTES.md"
 
 
 def source_for(out: Path) -> Source:
@@ -72,31 +71,29 @@ def release(
     if failures or any(each.report.failed() or each.report.broken() for each in built):
         return built, failures
     with replaced(out) as folder:
+        sums = {}
         for each in built:
             recipe = recipes[each.manifest.library, each.target]
             session.options.engine.prepare(find_target(each.target), session.progress.detail)
-            _publish(each, recipe, session, folder)
+            sums[each.archive.name] = _publish(each, recipe, session, folder)
         changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         write_whole(folder / NOTES, note(changelog, VERSION, source).encode())
-        summed = [*(folder / each.archive.name for each in built), folder / NOTES]
-        lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(summed)]
-        write_whole(folder / SUMS, "".join(lines).encode())
+        write_sums(folder, {**sums, NOTES: file_sha256(folder / NOTES)})
         if key:
             sign(folder / SUMS, Path(key))
-    final = [out / each.archive.name for each in built]
     return [
-        msgspec.structs.replace(each, archive=path, sha256=file_sha256(path))
-        for each, path in zip(built, final, strict=True)
+        msgspec.structs.replace(each, archive=out / each.archive.name, sha256=sums[each.archive.name])
+        for each in built
     ], failures
 
 
 def _require_pinned() -> None:
     """Packages whose code decides the bytes of archives are those that are pinned."""
     pins = dict(name.split("==") for name in image_pins().wheels)
-    for name in MADE_FROM:
-        if version(name) != pins[name]:
+    for name, version in versions().items():
+        if version != pins[name]:
             raise MissingToolError(
-                f"{name} {version(name)} is here, and {pins[name]} is pinned; run `bash .ci/setup`"
+                f"{name} {version} is here, and {pins[name]} is pinned; run `bash .ci/setup`"
             )
 
 
@@ -111,12 +108,12 @@ def _recipe(session: Session, source: Source, number: int, target: str) -> Recip
         files={within(ROOT, file): file_sha256(file) for file in files_of(path)},
         dims=dict(session.dims),
         weights=session.options.weights,
-        versions={**{name: version(name) for name in MADE_FROM}, "llvm": LLVM_OF_TVM},
+        versions={**versions(), "llvm": LLVM_OF_TVM},
     )
 
 
-def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> None:
-    """The archive with its SBOM; its report and its provenance beside it."""
+def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> str:
+    """The archive with its SBOM; its report and its provenance beside it. Gives its SHA-256."""
     prefix = each.archive.name.removesuffix(".tar.gz")
     target = find_target(each.target)
     with scratch(session.options.build, f"release-{prefix}") as unpacked:
@@ -135,6 +132,7 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> Non
         (path.name, sha256), recipe, each.report, (report.name, file_sha256(report)), where
     )
     write_whole(folder / f"{prefix}{SUFFIX}", provenance)
+    return sha256
 
 
 def note(changelog: str, number: str, source: Source) -> str:

@@ -23,6 +23,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from kernels.errors import InputError
+from toolchains.cache import MADE_FROM
 from toolchains.link import archiver, shared_linker
 from toolchains.source import Source
 from toolchains.target import Target
@@ -30,8 +31,6 @@ from toolchains.target import Target
 SBOM = "sbom.cdx.json"
 SCHEMA = SchemaVersion.V1_6
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "kernfit:sbom")
-MADE_FROM = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang")
-"""The packages of PyPI whose code decides the bytes of an archive."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

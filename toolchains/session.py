@@ -79,6 +79,8 @@ def opened(
             )
         finally:
             runs_on.close()
+            if journal.trouble:
+                progress.say(f"the log is not whole: {journal.trouble}")
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 from kernels.errors import CheckFailedError, InputError, MissingToolError, UsageError
+from toolchains.limits import limit
+from toolchains.process import run
 
 SUFFIX = ".minisig"
-SECONDS = 600.0
-"""Enough to type the key's password, which minisign asks for on the terminal."""
 
 
 def require_key(key: Path) -> None:
@@ -20,14 +20,22 @@ def require_key(key: Path) -> None:
         raise UsageError(f"--sign {key}: no such file; `minisign -G` makes a key")
 
 
-def sign(path: Path, key: Path) -> Path:
-    """Sign a file with a secret key; the signature's file. InputError if minisign refuses."""
+def sign(path: Path, key: Path) -> None:
+    """Sign a file with a secret key, into a file beside it. InputError if minisign refuses.
+
+    minisign has the terminal, on which it asks for the key's password.
+    """
     words = [_minisign(), "-S", "-s", str(key), "-m", str(path)]
-    if subprocess.run(words, check=False, timeout=SECONDS, stdout=subprocess.DEVNULL).returncode != 0:  # noqa: S603
+    try:
+        status = subprocess.run(  # noqa: S603 - words are built by us, never by a shell
+            words, check=False, timeout=limit("tool"), stdout=subprocess.DEVNULL
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"--sign {key}: minisign got no password in {limit('tool'):.0f} s") from error
+    if status != 0:
         raise InputError(
             f"--sign {key}: minisign did not sign; is it a secret key, and the password right?"
         )
-    return path.with_name(f"{path.name}{SUFFIX}")
 
 
 def require_signature(path: Path, key: str) -> None:
@@ -35,10 +43,9 @@ def require_signature(path: Path, key: str) -> None:
     if not path.with_name(f"{path.name}{SUFFIX}").is_file():
         raise CheckFailedError(f"{path}: no {path.name}{SUFFIX} beside it: it is not signed")
     public = ["-p", key] if Path(key).is_file() else ["-P", key]
-    words = [_minisign(), "-V", *public, "-m", str(path)]
-    ended = subprocess.run(words, check=False, timeout=SECONDS, capture_output=True, text=True)  # noqa: S603
-    if ended.returncode != 0:
-        told = (ended.stderr.splitlines() or ["no reason given"])[-1]
+    ended = run([_minisign(), "-V", *public, "-m", str(path)], timeout=limit("tool"))
+    if ended.status != 0:
+        told = (ended.output.splitlines() or ["no reason given"])[-1]
         raise CheckFailedError(f"{path}: not signed by {key} ({told})")
 
 

@@ -51,10 +51,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 def runner_table(plan: Plan) -> str:
     """The text of `table.c`: a library's kernels, and its network if it is one."""
+    return table_text([plan.library], _entries(plan))
+
+
+def most_operands(plan: Plan) -> int:
+    """Of one function of the table."""
+    return max(len(entry.arguments) for entry in _entries(plan))
+
+
+def _entries(plan: Plan) -> list[Entry]:
     entries = [_kernel(kernel) for kernel in plan.kernels]
     if plan.network is not None:
         entries.append(network_entry(plan, plan.network, RUN))
-    return table_text([plan.library], entries)
+    return entries
 
 
 def table_text(libraries: Sequence[str], entries: Sequence[Entry]) -> str:

@@ -21,7 +21,7 @@ from elftools.elf.elffile import ELFFile
 from kernels.codegen.driver import weights_symbol
 from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError, UsageError
 from kernels.manifest import Manifest
-from toolchains.archive import file_sha256, make_archive
+from toolchains.archive import SUMS, file_sha256, make_archive, read_sums
 from toolchains.cache import ROOT
 from toolchains.comparing import archive_members, first_difference
 from toolchains.inspection import ALLOWED_UNDEFINED, inspect_library
@@ -29,7 +29,6 @@ from toolchains.limits import limit
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.provenance import SUFFIX, read_provenance
-from toolchains.release import SUMS
 from toolchains.sbom import SBOM, Recipe, read_sbom
 from toolchains.signing import require_signature
 from toolchains.source import commit_of
@@ -61,9 +60,9 @@ def verify_archive(path: Path, progress: Progress, again: Again | None, key: str
         contents = unpack(path, theirs)
         recipe = _sbom(path, contents)
         yield f"{SBOM}: all {len(contents.members) - 1} other members have the hashes that it says"
-        _form(path, contents, recipe, folder / path.name)
-        yield "form: members, owners, modes and times are as a release has them"
         sha256 = file_sha256(path)
+        _form(path, contents, recipe, sha256, folder / path.name)
+        yield "form: members, owners, modes and times are as a release has them"
         _sums(path, sha256)
         yield f"{SUMS}: {sha256}"
         if key:
@@ -103,7 +102,7 @@ def _sbom(path: Path, contents: Contents) -> Recipe:
     return recipe
 
 
-def _form(path: Path, contents: Contents, recipe: Recipe, again: Path) -> None:
+def _form(path: Path, contents: Contents, recipe: Recipe, sha256: str, again: Path) -> None:
     """The archive is written as `invoke release` writes it, and bears the name of what it holds."""
     named = f"{recipe.library}-{recipe.version}-{recipe.target}"
     if contents.prefix != named:
@@ -114,7 +113,7 @@ def _form(path: Path, contents: Contents, recipe: Recipe, again: Path) -> None:
         packed = make_archive(again, contents.prefix, contents.members, contents.epoch)
     except ValueError:  # a name or a time that no release has, nor could have
         packed = ""
-    if packed != file_sha256(path):
+    if packed != sha256:
         raise CheckFailedError(f"{path}: its members are not packed as a release packs them")
 
 
@@ -127,10 +126,11 @@ def _target(path: Path, recipe: Recipe) -> Target:
 
 def _sums(path: Path, sha256: str) -> None:
     try:
-        lines = path.with_name(SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        listed = read_sums(path.parent)
+    except OSError as error:
         raise InputError(f"{path}: no {SUMS} beside it; fetch that of the release too") from error
-    listed = {name: told for told, _, name in (line.partition("  ") for line in lines)}
+    except ValueError as error:
+        raise InputError(f"{path.with_name(SUMS)}: damaged ({error}); fetch it again") from error
     if path.name not in listed:
         raise CheckFailedError(f"{path}: {SUMS} does not name it")
     if listed[path.name] != sha256:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,16 @@ def _odd(kernel: Kernel, target: Target) -> bool:
 
 def write_object(text: str, path: Path) -> None:
     """Assemble LLVM IR, which carries TVM's target in its metadata, into an ELF object."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        load(text, Path(folder)).write_to_file(str(path), "o")
+    load(text).write_to_file(str(path), "o")
 
 
-def load(text: str, folder: Path) -> Any:
-    """TVM's LLVM module of LLVM IR, by way of a file in `folder`."""
-    source = folder / "kernel.ll"
-    source.write_text(text, encoding="utf-8")
-    return tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll")
+def load(text: str) -> Any:
+    """TVM's LLVM module of LLVM IR, by way of a file in memory, for TVM reads nothing else."""
+    with open(os.memfd_create("kernel.ll"), "w", encoding="utf-8") as source:  # noqa: PTH123 - it has no path
+        source.write(text)
+        source.flush()
+        name = f"/proc/self/fd/{source.fileno()}"
+        return tvm_ffi.get_global_func("ffi.Module.load_from_file.ll")(name, "ll")
 
 
 HELPED = re.compile(r"= ([su](div|rem) |(shl|[la]shr) (\w+ )*(i64|<\d+ x i64>) %[^,]+, %)")

@@ -11,7 +11,7 @@ neural net inference", 2020, section 5). Of a few orders, the best is taken.
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from random import Random
@@ -73,28 +73,24 @@ def aligned(size: int, alignment: int = ARENA_ALIGNMENT) -> int:
 
 def lower_bound(blocks: Iterable[Block]) -> int:
     """The largest sum of the blocks that are live at one step: no arena can be smaller."""
-    changes: dict[int, int] = {}
-    for block in blocks:
-        changes[block.first] = changes.get(block.first, 0) + block.size
-        changes[block.last + 1] = changes.get(block.last + 1, 0) - block.size
-    live = largest = 0
-    for step in sorted(changes):
-        live += changes[step]
-        largest = max(largest, live)
-    return largest
+    return max((live for _, live in _sweep(blocks, lambda block: block.size)), default=0)
 
 
 def _meetings(blocks: Iterable[Block]) -> int:
     """How often two blocks, or one with itself, are live at the same step: what placing them takes."""
+    return sum(steps * live**2 for steps, live in _sweep(blocks, lambda _: 1))
+
+
+def _sweep(blocks: Iterable[Block], weight: Callable[[Block], int]) -> Iterator[tuple[int, int]]:
+    """For each run of steps at which the same blocks are live: how many steps, and the blocks' weight."""
     changes: dict[int, int] = {}
     for block in blocks:
-        changes[block.first] = changes.get(block.first, 0) + 1
-        changes[block.last + 1] = changes.get(block.last + 1, 0) - 1
-    live = meetings = before = 0
+        changes[block.first] = changes.get(block.first, 0) + weight(block)
+        changes[block.last + 1] = changes.get(block.last + 1, 0) - weight(block)
+    live = before = 0
     for step in sorted(changes):
-        meetings += live * live * (step - before)
+        yield step - before, live
         live, before = live + changes[step], step
-    return meetings
 
 
 def arrange(blocks: Sequence[Block]) -> Arrangement:

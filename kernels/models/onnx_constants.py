@@ -118,7 +118,7 @@ def constant(node: onnx.NodeProto) -> Array | None:
 
 def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tuple[Array, ...] | None:
     """The results of a node of known inputs, or None where it is not to be folded."""
-    op = node.op_type
+    op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     arrays = [value for value in inputs if value is not None]
     if op == "Constant":
         value = constant(node)

@@ -22,6 +22,7 @@ LARGEST_FILE = (1 << 31) - 1
 """Bytes: protobuf reads no more."""
 OLDEST_OPSET = 7
 MOST_LISTED = 5
+ONNX_DOMAIN = "ai.onnx"
 LARGE = 1 << 12
 """Elements of a weight that is kept apart; shapes and axes are smaller."""
 
@@ -34,6 +35,7 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     Weights that lie in files of their own are read; those must be in the model's folder.
     """
     model = _parse(path)
+    _one_domain(model)
     _opsets(path, model)
     _sizes(path, model.graph.initializer)
     _inputs(path, model)
@@ -129,10 +131,24 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
         kind.ClearField("shape")
 
 
+def _one_domain(model: onnx.ModelProto) -> None:
+    """ONNX's own operators have two names for their domain; from here on it is the empty one."""
+    owners = (model, *model.functions)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for opset in (opset for owner in owners for opset in owner.opset_import):
+        opset.domain = "" if opset.domain == ONNX_DOMAIN else opset.domain
+    while nodes:
+        node = nodes.pop()
+        node.domain = "" if node.domain == ONNX_DOMAIN else node.domain
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                nodes.extend(attribute.g.node)
+
+
 def _opsets(path: Path, model: onnx.ModelProto) -> None:
     for opset in model.opset_import:
         newest = onnx.defs.onnx_opset_version()
-        if opset.domain in ("", "ai.onnx") and not OLDEST_OPSET <= opset.version <= newest:
+        if not opset.domain and not OLDEST_OPSET <= opset.version <= newest:
             raise InputError(f"{path}: opset {opset.version}; opsets {OLDEST_OPSET} to {newest} are known")
 
 

@@ -51,7 +51,7 @@ class Walk:
     ) -> None:
         """Take inputs and initialisers in, `weights` among them."""
         self._path, self._model, self.draft = path, model, draft
-        self._opsets = {opset.domain or "": opset.version for opset in model.opset_import}
+        self._opsets = {opset.domain: opset.version for opset in model.opset_import}
         self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
@@ -105,8 +105,8 @@ class Walk:
         if referring:
             what = f"attribute '{referring[0].name}' refers to a function's '{referring[0].ref_attr_name}'"
             raise InputError(f"{what}, but this node is in none")
-        opset = opsets.get("" if node.domain == "ai.onnx" else node.domain, 0)
-        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+        opset = opsets.get(node.domain, 0)
+        if node.op_type == "If" and not node.domain:
             self._choose(node, opsets)
             return
         first = len(self.draft.operators)
@@ -182,7 +182,7 @@ class Walk:
         return helper.make_tensor_type_proto(NUMBERS[tensor.dtype], tensor.shape)
 
     def _outputs(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
-        if node.op_type in ("Shape", "Size") and node.input[0] in self.tensors:
+        if node.op_type in ("Shape", "Size") and not node.domain and node.input[0] in self.tensors:
             return (self._shape(node),)
         known = [self.values.get(name) for name in node.input]
         if all(value is not None or not name for name, value in zip(node.input, known, strict=True)):
@@ -195,8 +195,8 @@ class Walk:
         nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
         if nothing is not None:
             return nothing
-        importer = importers().get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if importer is None and node.op_type in BEYOND:
+        importer = None if node.domain else importers().get(node.op_type)
+        if importer is None and not node.domain and node.op_type in BEYOND:
             raise InputError(BEYOND[node.op_type])
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
@@ -370,7 +370,7 @@ BEYOND: Mapping[str, str] = {
         "the shape of its result depends on the values of its inputs, which must be constant",
     ),
     **dict.fromkeys(
-        ("If", "Loop", "Scan", "SequenceMap"),
+        ("Loop", "Scan", "SequenceMap"),
         "control flow is not supported; export the model with its branches chosen and its loops unrolled",
     ),
     **dict.fromkeys(

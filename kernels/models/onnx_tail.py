@@ -44,17 +44,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `tests` says which of ONNX's own tests passed through it: all whose names begin so. `types` are
     the element types that they had; halves are widened before the node and rounded behind it, if
-    float32 is among them. `attributes` are the values that an attribute may have. `fixed` are the
-    inputs that must be constant, by number, and `limits` what integers of others are below, from the
-    shapes of all. Between TVM's functions lie at most `buffers` tensors of float32 for each operand,
-    the result among them, each as large as the largest.
+    float32 is among them. `attributes` are the values that an attribute may have, and
+    `limits` what integers of an input are below, by its number, from the shapes of all. Between TVM's
+    functions lie at most `buffers` tensors of float32 for each operand, the result among them, each as
+    large as the largest.
     """
 
     tests: tuple[str, ...]
     buffers: int
     types: frozenset[ElementType] = frozenset((ElementType.FLOAT32,))
     attributes: Mapping[str, tuple[Any, ...]] = {}
-    fixed: tuple[int, ...] = ()
     limits: Mapping[int, Callable[[Sequence[Shape]], int]] = {}
 
 
@@ -77,13 +76,13 @@ def take(node: Node, proto: onnx.NodeProto) -> tuple[Tensor, ...]:
     InputError says what about it is beyond the table.
     """
     row = TAIL.get(proto.op_type)
-    if row is None or proto.domain not in ("", "ai.onnx"):
+    if row is None or proto.domain:
         return ()
     if any(node.outputs[1:]):
         raise node.refuse("TVM's importer is trusted with its first output alone")
     for number, tensor in enumerate(node.inputs):
         if tensor is not None:
-            _require(row, node, number, node.given(number))
+            _require(row, node, node.given(number))
     known = onnx.defs.get_schema(proto.op_type, node.opset).attributes
     for name, values in row.attributes.items():
         if name not in known:
@@ -96,10 +95,8 @@ def take(node: Node, proto: onnx.NodeProto) -> tuple[Tensor, ...]:
     return (_output(row, node, proto),)
 
 
-def _require(row: Row, node: Node, number: int, tensor: Tensor) -> None:
-    if number in row.fixed:
-        node.known(number, f"input {number}")
-    elif _computed(tensor.dtype) not in row.types:
+def _require(row: Row, node: Node, tensor: Tensor) -> None:
+    if _computed(tensor.dtype) not in row.types:
         known = ", ".join(sorted(row.types))
         raise node.refuse(
             f"'{tensor.name}' is of type {tensor.dtype}; TVM's importer is trusted with {known}"
@@ -107,7 +104,7 @@ def _require(row: Row, node: Node, number: int, tensor: Tensor) -> None:
 
 
 def _output(row: Row, node: Node, proto: onnx.NodeProto) -> Tensor:
-    model, operands = _alone(row, node, proto)
+    model, operands = _alone(node, proto)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0]
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
@@ -123,7 +120,7 @@ def _output(row: Row, node: Node, proto: onnx.NodeProto) -> Tensor:
     shapes = [tensor.shape for tensor in operands]
     below = [row.limits[place](shapes) if place in row.limits else 0 for place in range(len(shapes))]
     types = [_computed(tensor.dtype).value for tensor in operands]
-    largest = max(prod(each) for each in (*shapes, shape, _padded(node, shapes[0])))
+    largest = max(prod(each) for each in (*shapes, shape))
     words = {
         "op": proto.op_type,
         "model": base64.b64encode(model.SerializeToString(deterministic=True)).decode("ascii"),
@@ -135,27 +132,14 @@ def _output(row: Row, node: Node, proto: onnx.NodeProto) -> Tensor:
     return node.call("onnx", {f"x{place}": tensor for place, tensor in enumerate(operands)}, words)
 
 
-def _padded(node: Node, x: Shape) -> Shape:
-    """At least the shape of an image with what a window's padding, or its last step, puts around it."""
-    kernel = node.attribute("kernel_shape", ())
-    spread = node.attribute("dilations", (1,) * len(kernel))
-    pads = node.attribute("pads", (0,) * 2 * len(kernel))
-    around = [
-        size * apart + pads[axis] + pads[axis + len(kernel)]
-        for axis, (size, apart) in enumerate(zip(kernel, spread, strict=True))
-    ]
-    grown = (extent + more for extent, more in zip(x[2:], around, strict=False))
-    return (*x[:2], *grown) if around else x
-
-
 def _computed(dtype: ElementType) -> ElementType:
     return ElementType.FLOAT32 if dtype.floating else dtype
 
 
-def _alone(row: Row, node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto, list[Tensor]]:
+def _alone(node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto, list[Tensor]]:
     """The node as a model of its own, its first output being y, and what its inputs x0, x1, ... are.
 
-    Integers that are few and constant, as axes are, and what the table wants constant are a part of it.
+    Integers that are few and constant, as axes are, are a part of it.
     """
     graph = onnx.GraphProto(name=proto.op_type)
     operands: list[Tensor] = []
@@ -167,7 +151,7 @@ def _alone(row: Row, node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto
         value = node.value(place)
         kind = numpy_type(_computed(tensor.dtype))
         few = tensor.elements <= LARGEST_CONSTANT and not tensor.dtype.floating
-        if value is not None and (few or place in row.fixed):
+        if value is not None and few:
             read.append(f"c{place}")
             graph.initializer.append(numpy_helper.from_array(value.astype(kind), read[-1]))
             continue

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from kernels.operators.base import Array, Definition, Entry, Epilogue, Estimate, Shape, exact, positive
-from kernels.operators.indexing import as_indices, index_type, places
+from kernels.operators.indexing import as_indices, drawn_indices, index_type, place, places
 from kernels.operators.movement import Movement, part_of
 from kernels.operators.node import Node, axis_of, reshaped, transposed
 from kernels.plan import Kernel, Operand
@@ -66,19 +66,17 @@ class Gather(Movement):
         )
 
     def draw(self, generator: np.random.Generator, operand: Operand) -> Array:
-        """Indices over the whole range of small tables, some of them beyond."""
-        if operand.name == "table":
-            return super().draw(generator, operand)
-        return generator.integers(-9, 9, operand.shape).astype(operand.dtype.value)
+        """Anything from the table, and indices that also lie beyond."""
+        if operand.name == "indices":
+            return drawn_indices(generator, operand)
+        return super().draw(generator, operand)
 
     def emit(self, b: Any, kernel: Kernel, epilogue: Epilogue) -> None:
         """One copy of a row for each index."""
         table = kernel.operand("table")
         rows, columns = table.shape[0], prod(table.shape[1:])
         with b.loop(0, kernel.operand("indices").elements) as number:
-            given = b.let(b.as_index(b.load(b.buffers["indices"], number, 1)))
-            row = b.select(given < b.index(0), given + rows, given)
-            row = b.let(b.minimum(b.maximum(row, 0), rows - 1))
+            row = place(b, b.buffers["indices"], number, rows)
             emit_copy(
                 b,
                 (b.buffers["table"], row * columns),

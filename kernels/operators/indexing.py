@@ -54,11 +54,15 @@ def places(indices: Array, extent: int) -> Array:
 
 
 def drawn_indices(generator: np.random.Generator, operand: Operand) -> Array:
-    """Indices over the whole range of small axes, some beyond, and the farthest that there are."""
+    """Indices over the whole range of small axes, and some beyond.
+
+    The last ones are the farthest that there are, and one that is 1 when it is cut to 32 bits.
+    """
     kind = np.dtype(operand.dtype.value)
     array = generator.integers(-9, 9, operand.shape).astype(kind)
     info = np.iinfo(kind)
-    array.reshape(-1)[-2:] = [info.min, info.max][: min(2, array.size)]
+    far = [info.min, info.max] if kind == np.int32 else [(1 << 32) + 1, info.min, info.max]
+    array.reshape(-1)[-len(far) :] = far[: array.size]
     return array
 
 

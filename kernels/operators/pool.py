@@ -153,42 +153,6 @@ class MaxPool(_Pool):
         return _shaped(exact(np.max([e for _, e in taps(window, x, fill)], axis=0)), x)
 
 
-class _Average(_Pool):
-    """What averages share: a sum, divided by the number of elements."""
-
-    initial = 0.0
-
-    def includes_padding(self, attributes: Any) -> bool:
-        """Whether padding counts as elements, which are zero."""
-        return False
-
-    def fold(self, b: Any, total: Any, element: Any) -> Any:
-        """The sum of the two."""
-        return total + element
-
-    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
-        """Divide by the number of elements."""
-        count = prod(attributes.kernel) if self.includes_padding(attributes) else inside
-        return value / b.splat(b.float_of(count), b.lanes(value))
-
-    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
-        """As many additions as elements, and a division."""
-        x = arrays["x"]
-        window = slide(self.window_attributes(attributes, x.shape), x.shape)
-        elements = np.array([e for _, e in taps(window, x, 0.0)])
-        count: Any = sum(inside for _, inside in taps(window, np.ones_like(x), 0.0))
-        if self.includes_padding(attributes):
-            count = len(elements)
-        return _shaped(
-            Estimate(
-                value=np.sum(elements, axis=0) / count,
-                magnitude=np.sum(np.abs(elements), axis=0) / count,
-                roundings=len(elements) + 1,
-            ),
-            x,
-        )
-
-
 class SumPool(_Pool):
     """The sum of the elements under the window."""
 
@@ -205,14 +169,42 @@ class SumPool(_Pool):
 
     def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
         """As many additions as elements."""
-        window = slide(attributes, arrays["x"].shape)
-        elements = np.array([e for _, e in taps(window, arrays["x"], 0.0)])
+        x = arrays["x"]
+        window = slide(self.window_attributes(attributes, x.shape), x.shape)
+        elements = np.array([e for _, e in taps(window, x, 0.0)])
         total = Estimate(
             value=np.sum(elements, axis=0),
             magnitude=np.sum(np.abs(elements), axis=0),
             roundings=len(elements),
         )
-        return _shaped(total, arrays["x"])
+        return _shaped(total, x)
+
+
+class _Average(SumPool):
+    """What averages share: a sum, divided by the number of elements."""
+
+    def includes_padding(self, attributes: Any) -> bool:
+        """Whether padding counts as elements, which are zero."""
+        return False
+
+    def finish(self, b: Any, attributes: Any, value: Any, inside: Any) -> Any:
+        """Divide by the number of elements."""
+        count = prod(attributes.kernel) if self.includes_padding(attributes) else inside
+        return value / b.splat(b.float_of(count), b.lanes(value))
+
+    def reference(self, attributes: Any, arrays: Mapping[str, Array]) -> Estimate:
+        """One more rounding: a sum of ones is the number of elements."""
+        total = super().reference(attributes, arrays)
+        if self.includes_padding(attributes):
+            count: Any = prod(attributes.kernel)
+        else:
+            count = super().reference(attributes, {"x": np.ones_like(arrays["x"])}).value
+        return msgspec.structs.replace(
+            total,
+            value=total.value / count,
+            magnitude=total.magnitude / count,
+            roundings=total.roundings + 1,
+        )
 
 
 class AverageAttributes(WindowAttributes, frozen=True, kw_only=True):

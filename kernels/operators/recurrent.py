@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from kernels.elements import numpy_type
 from kernels.operators.base import Shape
 from kernels.operators.binary import both
-from kernels.operators.cast import cast
 from kernels.operators.gemm import multiplied
+from kernels.operators.indexing import as_indices
 from kernels.operators.movement import joined, part_of
 from kernels.operators.node import Node, optional, real, reshaped, transposed
 from kernels.operators.unary import applied
-from kernels.program import ElementType, Tensor
+from kernels.program import Tensor
 
 ACTIVATIONS = {
     "relu": "relu",
@@ -213,7 +214,8 @@ def _walk(
         after = cell.step(reshaped(node, given, (batch, width)), state)
         made[step] = after[0]
         if lengths is not None:
-            runs = node.call("greater", {"a": lengths, "b": node.constant(np.array([step], np.int32))})
+            number = node.constant(np.array([step], numpy_type(lengths.dtype)))
+            runs = node.call("greater", {"a": lengths, "b": number})
             made[step] = node.call("where", {"condition": runs, "a": after[0], "b": zero})
             after = tuple(
                 node.call("where", {"condition": runs, "a": new, "b": old})
@@ -231,7 +233,7 @@ def _lengths(node: Node, steps: int) -> Tensor | None:
     value = node.value(4)
     if value is not None and np.all(value == steps):
         return None
-    return reshaped(node, cast(node, given, ElementType.INT32), (*given.shape, 1))
+    return reshaped(node, as_indices(node, 4), (*given.shape, 1))
 
 
 def _initial(node: Node, which: int, number: int, shape: Shape, *, swapped: bool) -> Tensor:

@@ -14,7 +14,7 @@ from toolchains.engines import docker_engine as module
 from toolchains.engines.docker_engine import ENVIRONMENT, FILES, LABEL, PROCESSES, DockerEngine
 from toolchains.target import find_target
 
-TARGET = find_target("armv7")
+TARGET = find_target("riscv64")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from toolchains.engines.image import LISTS, build_arguments, build_image, image_
 from toolchains.engines.pinned import image_pins, versions_of
 from toolchains.target import find_target
 
-TARGET = "armv7"
+TARGET = "riscv64"
 OF_THE_CONTAINER = re.compile(
     r"\.dockerenv|etc|etc/(hostname|hosts|mtab|resolv\.conf)|(dev|proc|sys)(/.*)?"
 )

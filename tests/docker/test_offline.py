@@ -13,7 +13,7 @@ import docker
 from kernels.errors import InputError, UsageError
 from tests.clones import LISTING, commit_of_the_project, copy_of_the_project, invoke
 from toolchains import bundle
-from toolchains.bundle import SUMS
+from toolchains.archive import SUMS
 from toolchains.engines.docker_engine import DockerEngine
 from toolchains.engines.image import image_tag
 from toolchains.making import VERSION

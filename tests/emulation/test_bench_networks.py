@@ -15,15 +15,18 @@ from rich.console import Console
 
 from kernels.errors import CheckFailedError, InputError, UsageError
 from kernels.models import runtime
+from kernels.models.oracle import oracle_for
 from kernels.program import Network
 from tests.builders import bert, mobilenet_v2
 from tests.emulation.test_bench import OWN
 from tests.emulation.test_build import invoke
 from tests.emulation.test_whole import QUIET, onnx_file
+from tests.networks import model
 from toolchains.bench import networks, results
 from toolchains.bench.networks import NETWORKS, bench_models, race_model
 from toolchains.bench.race import PEER
 from toolchains.making import Options
+from toolchains.pipeline import bring, build
 from toolchains.target import find_target
 
 DIMS = {"batch": 2}
@@ -70,6 +73,21 @@ def test_every_call_is_timed_beside_the_peers_node(options: Options, tmp_path: P
     text = console.export_text()
     assert all(layer.node in text for layer in raced.layers)
     assert f"{row.bytes:,}" in text
+
+
+def test_a_function_may_have_any_number_of_operands(options: Options, tmp_path: Path) -> None:
+    """The runner has room for 256 as a rule; a timed call has 12, and more by a function of its own."""
+    path = tmp_path / "many.onnx"
+    shapes = {f"x{number}": (1, 1 + number % 3) for number in range(300)}
+    onnx.save(model([onnx.helper.make_node("Concat", list(shapes), ["y"], axis=1)], shapes, ["y"]), path)
+    network = bring(path, {})
+    built = build(network, OWN, options, QUIET, oracle_for(path))
+    assert {row.status for row in built.report.rows} == {"pass"}
+    assert max(len(kernel.operands) for kernel in built.manifest.kernels) == 13
+    own = msgspec.structs.replace(options, out=tmp_path / "bench")
+    _, raced = race_model(path, {}, OWN, own, QUIET, seconds=0.01, layers=True)
+    assert built.manifest.network is not None
+    assert len(raced.layers) == len(built.manifest.network.calls) > 25
 
 
 def test_a_wrong_network_takes_no_part(

@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.clones import LISTING, commit_of_the_project, invoke
 from tests.networks import weights
+from tests.targets import FEW
+from toolchains.archive import SUMS
 from toolchains.link import zig_environment
-from toolchains.release import SUMS
 from toolchains.target import all_targets
 
 SOURCE = Path(__file__).parent / "elsewhen.c"
@@ -40,8 +41,6 @@ inputs = { x = [3, 17] }
 attributes = { axis = 1 }
 """
 )
-FEW = "x86_64,riscv64-rvv,s390x"
-"""Targets that differ in most ways: vectors of fixed and of open length, and another byte order."""
 ELSEWHERE = """
 hostname elsewhere
 umask 077
@@ -162,7 +161,7 @@ def test_the_preloaded_library_shifts_time_and_order(tmp_path: Path) -> None:
 
 @needs_elsewhere
 def test_elsewhere_the_same_is_made(tmp_path: Path) -> None:
-    words = ["--arch", FEW, "--model", "several.toml,net.onnx", "--check", "sample"]
+    words = ["--arch", ",".join(FEW), "--model", "several.toml,net.onnx", "--check", "sample"]
     compare(tmp_path, [HERE, elsewhere(tmp_path)], words, 6)
 
 

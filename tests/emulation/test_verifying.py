@@ -15,11 +15,10 @@ import pytest
 from kernels.errors import CheckFailedError, InputError, KernfitError, UsageError
 from tests.clones import LISTING, commit, commit_of_the_project, invoke
 from toolchains import verifying
-from toolchains.archive import Stored, file_sha256, make_archive
+from toolchains.archive import SUMS, Stored, file_sha256, make_archive
 from toolchains.making import VERSION
 from toolchains.progress import Progress
 from toolchains.provenance import read_provenance
-from toolchains.release import SUMS
 from toolchains.sbom import SBOM, read_sbom, write_sbom
 from toolchains.signing import require_key, sign
 from toolchains.target import find_target
@@ -303,6 +302,14 @@ def test_what_lies_beside_it_is_missed(name: str, mine: Path) -> None:
     mine.with_name(name).unlink()
     with pytest.raises(KernfitError, match=f"no {name} beside it"):
         quick(mine)
+
+
+def test_sums_that_are_none_are_refused(mine: Path) -> None:
+    sums = mine.with_name(SUMS)
+    for damaged in (sums.read_bytes()[:40], b"\xff"):
+        sums.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{SUMS}: damaged \(.*\); fetch it again"):
+            quick(mine)
 
 
 def test_a_report_of_other_checks_is_refused(mine: Path) -> None:

@@ -159,6 +159,17 @@ def test_a_damaged_build_is_not_checked_but_made_again(undisturbed: Undisturbed,
     project.assert_whole()
 
 
+def test_a_log_that_cannot_be_written_is_said_and_fails_nothing(
+    undisturbed: Undisturbed, project: Project
+) -> None:
+    shutil.rmtree(project.build / "logs")
+    (project.build / "logs").write_text("no folder")
+    status, said = project.run(project.words("build", "local"))
+    assert status == 0, said
+    assert "the log is not whole: " in said
+    assert project.archive() == undisturbed.sha256["a"]
+
+
 @pytest.mark.everything
 def test_a_clock_that_jumps_back_changes_nothing(undisturbed: Undisturbed, project: Project) -> None:
     shutil.rmtree(project.build / "logs")

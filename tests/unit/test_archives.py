@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 import tempfile
 import zlib
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.errors import InputError
-from toolchains.archive import BLOCK_BYTES, Stored, make_archive
+from toolchains.archive import BLOCK_BYTES, SUMS, Stored, file_sha256, make_archive, read_sums, write_sums
 from toolchains.sbom import SCHEMA, Recipe, read_sbom, write_sbom
 from toolchains.source import Source
 from toolchains.target import find_target
@@ -221,3 +222,20 @@ def test_the_serial_number_of_an_sbom_is_that_of_its_content() -> None:
 def test_another_sbom_is_refused(text: bytes) -> None:
     with pytest.raises(InputError, match="not one that `invoke release` wrote"):
         read_sbom(text)
+
+
+def test_sums_are_those_that_sha256sum_checks(tmp_path: Path) -> None:
+    names = ["b", "a name", "ü/c"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    sums = {name: file_sha256(tmp_path / name) for name in names}
+    write_sums(tmp_path, sums)
+    assert read_sums(tmp_path) == sums
+    words = ["sha256sum", "--strict", "--check", SUMS]
+    subprocess.run(words, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    whole = (tmp_path / SUMS).read_text()
+    for damaged in (whole[:-1].partition(" ")[0], whole.replace("  ", " "), whole * 2, "\n" + whole):
+        (tmp_path / SUMS).write_text(damaged)
+        with pytest.raises(ValueError, match="no sum, or a second one"):
+            read_sums(tmp_path)

@@ -227,6 +227,38 @@ def test_an_unsupported_function_of_the_model_is_inlined(tmp_path: Path) -> None
     assert kinds == ["relu", "add"]
 
 
+@pytest.mark.parametrize("op", ["Relu", "Add", "Shape", "NonZero", "If"])
+@pytest.mark.parametrize("constant", [False, True], ids=["given", "constant"])
+def test_an_operator_of_another_domain_is_not_onnxs(op: str, tmp_path: Path, *, constant: bool) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (2,))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (2,))
+    given = ["w"] if constant else ["x"]
+    made = helper.make_graph(
+        [
+            helper.make_node(op, given * (1 + (op == "Add")), ["t"], domain="own", name="n"),
+            helper.make_node("Add", ["t", "x"], ["y"]),
+        ],
+        "g",
+        [x],
+        [y],
+        [numpy_helper.from_array(np.ones(2, np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    path = saved(helper.make_model(made, opset_imports=opsets, ir_version=8), tmp_path)
+    with pytest.raises(InputError, match=rf"'n' \({op}\): kernfit has no operator .* domain 'own'"):
+        read(path)
+
+
+def test_onnxs_own_domain_has_two_names(tmp_path: Path) -> None:
+    """Hardmax meant something else before opset 13, so that it matters which one is found."""
+    model = networks.model([helper.make_node("Hardmax", ["x"], ["y"])], {"x": (2, 3, 4)}, ["y"])
+    wanted = read(saved(model, tmp_path)).program.operators
+    model.graph.node[0].domain = "ai.onnx"
+    assert read(saved(model, tmp_path)).program.operators == wanted
+    model.opset_import[0].domain = "ai.onnx"
+    assert read(saved(model, tmp_path)).program.operators == wanted
+
+
 TIMES = 4
 """How much larger the larger of two models is."""
 LESS_THAN_SQUARED = 9.0

@@ -45,11 +45,15 @@ class _Sample(ctypes.Structure):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call: a function's address, its integers and pointers in order, its floats in order."""
+    """One call: a function's address, its integers and pointers in order, its floats in order.
+
+    `alive` is what must outlive it.
+    """
 
     function: int
     integers: tuple[int, ...]
     floats: tuple[float, ...] = ()
+    alive: Any = None
 
 
 class Contestant(msgspec.Struct, kw_only=True, eq=False):
@@ -107,35 +111,42 @@ class Harness:
         """Compile `harness.c` for the target's vectors into `folder`; EngineError if that fails."""
         width = max(4, target.cpu.vector_bits // 8)
         constraint = REGISTERS.get(target.family, "f")
-        library = folder / "harness.so"
+        self._target, self._folder = target, folder
+        self._spreading: dict[int, Any] = {}
+        self._library = self._compiled(
+            SOURCE, f"-DVECTOR_BYTES={width}", f'-DVECTOR_REGISTER="{constraint}"'
+        )
+        self._library.probe.restype = self._library.bandwidth.restype = ctypes.c_double
+        rounds = 100_000
+        seconds = [2.0 * width / 4 * 10 * rounds / self._probe(rounds) for _ in range(5)]
+        self._rounds = max(1, int(rounds * PROBE_SECONDS / sorted(seconds)[2]))
+
+    def _compiled(self, source: Path, *words: str) -> Any:
+        """The library that a source file is; EngineError if it does not compile."""
+        library = self._folder / f"{source.stem}.so"
+        flags = (*self._target.c.zig_flags, "-O2", "-std=gnu11", "-ffp-contract=fast", "-shared", "-fPIC")
         compiled = run(
-            [
-                sys.executable,
-                "-m",
-                "ziglang",
-                "cc",
-                *target.c.zig_flags,
-                "-O2",
-                "-std=gnu11",
-                "-ffp-contract=fast",
-                "-shared",
-                "-fPIC",
-                f"-DVECTOR_BYTES={width}",
-                f'-DVECTOR_REGISTER="{constraint}"',
-                "-o",
-                str(library),
-                str(SOURCE),
-            ],
+            [sys.executable, "-m", "ziglang", "cc", *flags, *words, "-o", str(library), str(source)],
             timeout=limit("tool"),
             env=zig_environment(),
         )
         if compiled.status != 0:
             raise EngineError(f"the harness does not compile: {compiled.output}")
-        self._library = ctypes.CDLL(str(library))
-        self._library.probe.restype = self._library.bandwidth.restype = ctypes.c_double
-        rounds = 100_000
-        seconds = [2.0 * width / 4 * 10 * rounds / self._probe(rounds) for _ in range(5)]
-        self._rounds = max(1, int(rounds * PROBE_SECONDS / sorted(seconds)[2]))
+        return ctypes.CDLL(str(library))
+
+    def call(self, function: int, integers: tuple[int, ...]) -> Call:
+        """A call of a function with any number of integers; many are passed by a function of ours."""
+        if len(integers) <= INTEGERS:
+            return Call(function=function, integers=integers)
+        count = len(integers)
+        if count not in self._spreading:
+            source = self._folder / f"spread{count}.c"
+            types, values = ", ".join(["long"] * count), ", ".join(f"n[{i}]" for i in range(1, count + 1))
+            source.write_text(f"void spread(const long *n) {{ ((void (*)({types}))n[0])({values}); }}\n")
+            self._spreading[count] = self._compiled(source).spread
+        block = (ctypes.c_int64 * (count + 1))(function, *integers)
+        spread = address(self._spreading[count])
+        return Call(function=spread, integers=(ctypes.addressof(block),), alive=block)
 
     def _probe(self, rounds: int) -> float:
         return float(self._library.probe(ctypes.c_int64(rounds)))

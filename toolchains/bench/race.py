@@ -30,7 +30,7 @@ from kernels.errors import CheckFailedError, InputError, KernfitError
 from kernels.models import runtime
 from kernels.plan import NetworkPlan, Place, Plan
 from kernels.whole import Reference
-from toolchains.bench.harness import INTEGERS, Call, Contestant, Harness, Sample, address
+from toolchains.bench.harness import Call, Contestant, Harness, Sample, address
 from toolchains.target import Target
 
 PEER = "onnxruntime"
@@ -151,17 +151,14 @@ class Ours:
         contestant.alive = self, structures
         return contestant
 
-    def parts(self) -> Contestant:
+    def parts(self, harness: Harness) -> Contestant:
         """The calls that the function makes, each by itself."""
         kernels = {kernel.name: kernel for kernel in self._plan.kernels}
         calls = []
         for call in self._network.calls:
             scratch = 0 if call.scratch is None else self._blocks["arena"][0] + call.scratch
-            integers = (*map(self._at, call.places), scratch)
-            if len(integers) > INTEGERS:
-                raise InputError(f"node '{call.node}': more than {INTEGERS - 1} operands are not timed")
             function = address(getattr(self._library, kernels[call.kernel].symbol))
-            calls.append(Call(function=function, integers=integers))
+            calls.append(harness.call(function, (*map(self._at, call.places), scratch)))
         return self._contestant(calls)
 
     def _at(self, place: Place) -> int:
@@ -224,8 +221,8 @@ def race(request: RaceRequest) -> Raced:
 
 
 def flops_of(plan: Plan) -> int:
-    """Operations of all calls."""
-    return sum(kernel.flops * kernel.count for kernel in plan.kernels)
+    """Operations of all calls, and at least one: what only moves elements is compared by shares too."""
+    return max(1, sum(kernel.flops * kernel.count for kernel in plan.kernels))
 
 
 def _share(flops: int, samples: list[Sample]) -> float:
@@ -269,7 +266,7 @@ def _layers(
     nodes: dict[str, tuple[str, float]],
 ) -> tuple[tuple[Layer, ...], dict[str, float]]:
     """Every call's time in its place among the others, and what is left of the peer's."""
-    contestant = ours.parts()
+    contestant = ours.parts(harness)
     harness.compute(contestant)
     rounds = [harness.each(contestant) for _ in range(LEAST_ROUNDS)]
     peak = median(peak for _, peak in rounds)

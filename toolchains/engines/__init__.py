@@ -15,6 +15,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What steps ran in: an image by tag and digest, if any, and how it differs from the pins."""
 
     engine: str
+    """Its name alone."""
     image: str = ""
     digest: str = ""
     unpinned: tuple[str, ...] = ()

@@ -45,8 +45,8 @@ class LocalEngine:
         return f"{self.name}, {emulator.name}{', counting' if emulator.loads_plugins else ''}"
 
     def describe(self, target: Target) -> Surroundings:
-        """The same as its identity: there is no image."""
-        return Surroundings(engine=self.identity(target))
+        """There is no image."""
+        return Surroundings(engine=self.name)
 
     def run(
         self,

@@ -26,7 +26,9 @@ extern const unsigned long kernel_count;
 /* Memory for the operands and the arena of the largest kernel, with what guards them; it begins a page. */
 extern unsigned char memory[];
 
+#ifndef MAX_OPERANDS /* of one kernel; the build says so where there are more */
 #define MAX_OPERANDS 256
+#endif
 #define GUARD_BYTES 192
 #define LINE_BYTES 64
 #define PAGE_BYTES 65536UL /* the largest page of any system that emulates */
