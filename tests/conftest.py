@@ -35,7 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long tests out unless they were asked for: deselected, which pytest's summary says."""
+    """Leave long tests out unless they were asked for; those that share what is made stay together.
+
+    Of tests that run side by side, one process has those of a file, of the Docker engine, or of
+    the small kernels.
+    """
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        shared = "edges" if "edges" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group("docker" if folder == "docker" else shared))
     if config.getoption("--everything"):
         return
     long = [item for item in items if item.get_closest_marker("everything")]

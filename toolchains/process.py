@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ GRACE_SECONDS = 0.5
 
 
 _live: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,17 +52,18 @@ def run(
     and on a time-out alone. A child that others keep from the processor is given more time.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
-    child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
-        list(command),
-        cwd=cwd,
-        env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL if stdin is None else stdin,
-        stdout=subprocess.PIPE if stdout is None else stdout,
-        stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
-        process_group=0 if own_group else None,
-    )
-    if own_group:
-        _live.add(child)
+    with _starting:
+        child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+            list(command),
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
+            process_group=0 if own_group else None,
+        )
+        if own_group:
+            _live.add(child)
     timed_out = False
     try:
         timed_out = not _follow(child, timeout, lines, on_line)
@@ -156,14 +159,15 @@ class Companion:
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the command, in a process group of its own."""
-        self._child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
-        _live.add(self._child)
+        with _starting:
+            self._child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            _live.add(self._child)
 
     def read_until(self, last: str, timeout: float) -> Finished:
         """What it says up to the line `last`; with its status (not 0) if it ends before."""
@@ -195,6 +199,11 @@ class Companion:
         if self._child.poll() is None:
             _end(self._child)
         _live.discard(self._child)
+
+
+def start_no_more() -> None:
+    """Let no thread start a child any more, before this process ends: who tries to waits for that."""
+    _starting.acquire()
 
 
 def end_all() -> None:
