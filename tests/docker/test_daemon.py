@@ -182,6 +182,7 @@ def test_a_daemon_that_dies_or_stops_in_mid_build_has_a_line(daemon: Daemon, pro
         daemon.send(signal.SIGCONT)
     project.assert_clean()
 
+    env["KERNFIT_LIMITS"] = "step=10"
     told(project.run(words, env), 7, "ran over its time limit")
     project.assert_clean()
     assert not daemon.running()
