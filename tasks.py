@@ -236,11 +236,10 @@ def release(
     from toolchains import release as releases
     from toolchains import summary
     from toolchains.session import opened
-    from toolchains.source import source_of
     from toolchains.words import require_known
 
     require_known(check=check, weights=weights)
-    source = source_of(ROOT)
+    source = releases.source_for(Path(out))
     with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
         asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
         built, failures = releases.release(replace(s, options=asked), Path(out), source, sign)

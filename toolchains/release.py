@@ -24,15 +24,24 @@ from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
 from toolchains.provenance import SUFFIX, write_provenance
 from toolchains.sbom import SBOM, Recipe, write_sbom
-from toolchains.scratch import replaced, scratch, write_whole
+from toolchains.scratch import remove_remains, replaced, scratch, write_whole
 from toolchains.session import Session
 from toolchains.signing import require_key, sign
-from toolchains.source import Source, within
+from toolchains.source import Source, source_of, within
 from toolchains.target import Target, find_target
 from toolchains.unpacking import unpack
 
 SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
 NOTES = "NOTES.md"
+
+
+def source_for(out: Path) -> Source:
+    """The commit that is checked out, as `source_of` gives it for a release into `out`.
+
+    What a killed release left beside that is removed first, for it would be no part of the commit.
+    """
+    remove_remains(out)
+    return source_of(ROOT)
 
 
 def release(

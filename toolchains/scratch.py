@@ -101,10 +101,15 @@ def scratch(build: Path, name: str) -> Iterator[Path]:
         yield work
 
 
+def remove_remains(place: Path) -> None:
+    """Remove what dead processes left that were to replace a file or a folder."""
+    _sweep(place.parent, place.name)
+
+
 @contextmanager
 def replaced(place: Path) -> Iterator[Path]:
     """A folder that takes the place of another when it is whole, and else vanishes."""
-    _sweep(place.parent, place.name)
+    remove_remains(place)
     with _vanishing(place.parent, place.name) as work:
         yield work
         exchange(work, place)

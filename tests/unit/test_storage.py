@@ -94,7 +94,7 @@ def work():
         with scratch(Path(sys.argv[1]), "work") as folder:
             for number in range(20):
                 (folder / str(number)).touch()
-            run(["sleep", "60.125"], timeout=0.01)
+            run(["sleep", sys.argv[2]], timeout=0.01)
 for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
 time.sleep(0.5)
@@ -104,11 +104,12 @@ leave(7, "")
 
 @pytest.mark.parametrize("times", [5])
 def test_nothing_is_left_by_threads_that_work_on_while_a_process_leaves(tmp_path: Path, times: int) -> None:
+    seconds = f"60.{os.getpid()}"
     for _ in range(times):
-        left = subprocess.run([sys.executable, "-c", BUSY, str(tmp_path)], cwd=ROOT, check=False)
+        left = subprocess.run([sys.executable, "-c", BUSY, str(tmp_path), seconds], cwd=ROOT, check=False)
         assert left.returncode == 7
         assert not list((tmp_path / "tmp").iterdir())
-    assert subprocess.run(["pgrep", "-x", "-f", "sleep 60.125"], check=False).returncode == 1
+    assert subprocess.run(["pgrep", "-x", "-f", f"sleep {seconds}"], check=False).returncode == 1
 
 
 def test_only_remains_of_other_machines_are_removed_for_their_age(tmp_path: Path) -> None:
