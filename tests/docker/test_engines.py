@@ -17,7 +17,7 @@ from toolchains.progress import Progress
 from toolchains.target import NATIVE, Target, all_targets, find_target
 
 
-@pytest.mark.parametrize("target", map(find_target, FEW), ids=FEW)
+@pytest.mark.parametrize("target", [find_target(name) for name in FEW], ids=FEW)
 def test_both_engines_give_the_same_archive(
     target: Target, docker_engine: DockerEngine, options: Options, tmp_path: Path
 ) -> None:
