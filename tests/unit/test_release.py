@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from kernels.errors import InputError, MissingToolError, UsageError
 from toolchains import release
 from toolchains.archive import make_archive
 from toolchains.engines.pinned import image_pins
-from toolchains.release import note
+from toolchains.owner import here
+from toolchains.release import note, source_for
 from toolchains.source import Source, parse_epoch, source_of, within
 
 SOURCE = Source(commit="c0ffee", epoch=7)
@@ -104,3 +106,11 @@ def test_a_package_that_is_not_the_pinned_one_makes_no_release(monkeypatch: pyte
     monkeypatch.setattr(release, "image_pins", lambda: msgspec.structs.replace(pins, wheels=wheels))
     with pytest.raises(MissingToolError, match=r"numpy \S+ is here, and 1\.0 is pinned"):
         release._require_pinned()
+
+
+def test_what_a_killed_release_left_is_removed_before_the_checkout_is_looked_at(tmp_path: Path) -> None:
+    left = tmp_path / f".mine.{here()}-1-0-0"  # the first process did not begin with the machine's clock
+    left.mkdir()
+    with suppress(InputError):  # this checkout may hold what is in no commit
+        source_for(tmp_path / "mine")
+    assert not left.exists()
