@@ -179,7 +179,7 @@ def build(
     arch: str = "",
     model: str = model_files.DEFAULT,
     engine: str = "auto",
-    jobs: int = 0,
+    jobs: str = "",
     check: str = "all",
     guard: str = "small",
     weights: str = "embed",
@@ -224,7 +224,7 @@ def release(
     arch: str = "all",
     model: str = "all",
     engine: str = "auto",
-    jobs: int = 0,
+    jobs: str = "",
     check: str = "all",
     weights: str = "embed",
     dim: Any = None,
@@ -236,11 +236,10 @@ def release(
     from toolchains import release as releases
     from toolchains import summary
     from toolchains.session import opened
-    from toolchains.source import source_of
     from toolchains.words import require_known
 
     require_known(check=check, weights=weights)
-    source = source_of(ROOT)
+    source = releases.source_for(Path(out))
     with opened(arch, model, engine, jobs, out, verbose=verbose, dim=dim) as s:
         asked = msgspec.structs.replace(s.options, checks=check, weights=weights)
         built, failures = releases.release(replace(s, options=asked), Path(out), source, sign)
@@ -292,7 +291,7 @@ def check(
     arch: str = "",
     model: str = model_files.DEFAULT,
     engine: str = "auto",
-    jobs: int = 0,
+    jobs: str = "",
     guard: str = "small",
     histogram: bool = False,
     trace: bool = False,
@@ -350,12 +349,12 @@ def bench(
     layers: bool = False,
     dim: Any = None,
     size: bool = False,
-    seconds: float = 1.0,
+    seconds: str = "1",
     records: str = "",
     winograd: bool = False,
     out: str = "bench",
     engine: str = "auto",
-    jobs: int = 0,
+    jobs: str = "",
     verbose: bool = False,
 ) -> None:
     """Measure our kernels beside the libraries that they replace: table, bench.json, picture."""
@@ -363,7 +362,9 @@ def bench(
     from toolchains.native import own_target
     from toolchains.session import opened
     from toolchains.torch_program import find_models
+    from toolchains.words import parse_seconds
 
+    taking = parse_seconds("--seconds", seconds)
     networks.require_words(model, sets, of_networks=layers or bool(dim), size=size)
     arch, listing = arch or own_target(), model_files.DEFAULT
     with opened(arch, listing, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
@@ -375,12 +376,12 @@ def bench(
                 s.targets,
                 options,
                 s.progress,
-                seconds=seconds,
+                seconds=taking,
                 layers=layers,
                 show=OUT.print,
             )
         else:
-            running.bench(s.targets, sets, options, s.progress, seconds=seconds, size=size, show=OUT.print)
+            running.bench(s.targets, sets, options, s.progress, seconds=taking, size=size, show=OUT.print)
 
 
 @task(
@@ -405,7 +406,7 @@ def tune(
     records: str = "",
     winograd: bool = False,
     engine: str = "auto",
-    jobs: int = 0,
+    jobs: str = "",
     verbose: bool = False,
 ) -> None:
     """Search for better schedules near the model's, and record them for builds. Resumable."""

@@ -48,7 +48,7 @@ def _stored(packed: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
     members = packed.infolist()
     if any(each.compress_type != zipfile.ZIP_STORED for each in members):
         raise ValueError("its members are compressed")
-    if sum(each.file_size for each in members) > size:
+    if sum(max(each.file_size, each.compress_size) for each in members) > size:
         raise ValueError("its members are larger than the file")
     return members
 
@@ -61,8 +61,10 @@ def _array(data: bytes) -> NDArray[Any]:
         raise ValueError(f"version {version} of the format")
     shape, in_columns, dtype = HEADERS[version](stream)
     rest = data[stream.tell() :]
-    if dtype.hasobject or dtype.itemsize == 0:
+    if dtype.hasobject or dtype.names or dtype.itemsize == 0:
         raise ValueError(f"elements of {dtype}")
     if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize != len(rest):
         raise ValueError(f"{len(rest)} bytes for {list(shape)} elements of {dtype}")
+    if dtype.kind == "U":  # NumPy takes any number for a character, and fails once it is used
+        rest.decode("utf-32-be" if dtype.str[0] == ">" else "utf-32-le")
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if in_columns else "C")

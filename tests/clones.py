@@ -23,6 +23,24 @@ n = 5
 k = 4
 """
 
+SEVERAL = (
+    LISTING.replace('"small"', '"several"')
+    + """
+[[kernel]]
+name = "convolution"
+op = "conv2d"
+inputs = { x = [1, 9, 9, 5] }
+attributes = { filters = 7, kernel = [3, 3], stride = [2, 2], padding = [1, 1, 1, 1] }
+fuse = ["bias", "relu"]
+
+[[kernel]]
+name = "share"
+op = "softmax"
+inputs = { x = [3, 17] }
+attributes = { axis = 1 }
+"""
+)
+
 
 def copy_of_the_project(folder: Path) -> None:
     """The files of the project as they are now, without what is ignored."""

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from toolchains.engines.local import LocalEngine
 from toolchains.pipeline import Options
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("kernfit", deadline=None)
+settings.load_profile("kernfit")
+"""No test may fail because a machine is slow."""
 SKIPPED = pytest.StashKey[list[str]]()
 
 
@@ -30,8 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SKIPPED] = []
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long tests out unless they were asked for: deselected, which pytest's summary says."""
+    """Leave long tests out unless they were asked for; those that share what is made stay together.
+
+    Of tests that run side by side, one process has those of a file, of the Docker engine, or of
+    the small kernels.
+    """
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        shared = "edges" if "edges" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group("docker" if folder == "docker" else shared))
     if config.getoption("--everything"):
         return
     long = [item for item in items if item.get_closest_marker("everything")]

@@ -16,15 +16,16 @@ import msgspec
 import numpy as np
 
 import docker
-from tests.conftest import ROOT
+from tests.clones import commit, copy_of_the_project
 from tests.unit.test_listing import HEAD, gemm
+from toolchains.archive import file_sha256
 from toolchains.engines.talking import LABEL
 from toolchains.events import Event
 from toolchains.making import SUFFIXES
 from toolchains.pipeline import STAMP, Stamp, _damaged
+from toolchains.release import SUMS
 from toolchains.report import Report
 
-SOURCES = ("kernels", "toolchains", "docker", "tasks.py", "pyproject.toml", "CHANGELOG.md")
 SIZES = {"a": ("3", "5"), "b": ("4", "9")}
 """Rows and columns of two products, which two versions of the small listing add to a third."""
 
@@ -40,11 +41,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        for name in SOURCES:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(ROOT / name, folder / name)
+        copy_of_the_project(folder)
         self.folder, self.build, self.out = folder, folder / "build", folder / "dist"
         self.listing = folder / "tiny.toml"
 
@@ -203,6 +200,51 @@ class Undisturbed:
             self.seconds = time.monotonic() - started
             self.sha256[version] = self.project.archive()
         self.project.assert_clean()
+
+
+class Releases:
+    """A checkout of two commits, a version of the listing in each, and what a release of each is."""
+
+    FOLDER = "mine"
+
+    def __init__(self, folder: Path) -> None:
+        self.project = project = Project(folder)
+        self.out = folder / self.FOLDER
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        ignored = folder / ".git" / "info" / "exclude"
+        ignored.write_text(f"/output\n/{self.FOLDER}/\n", encoding="utf-8")
+        self.commits: dict[str, str] = {}
+        self.sums: dict[str, str] = {}
+        for version in SIZES:
+            project.write(version)
+            commit(folder, {})
+            words = ["git", "rev-parse", "HEAD"]
+            found = subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout
+            self.commits[version] = found.strip()
+            started = time.monotonic()
+            status, said = project.run(self.words)
+            assert status == 0, said
+            self.seconds = time.monotonic() - started
+            self.sums[version] = self.found()
+
+    @property
+    def words(self) -> list[str]:
+        """The command line, from within the checkout."""
+        return self.project.words("release", "local", "--out", self.FOLDER, model=Path("tiny.toml"))
+
+    def check_out(self, version: str) -> None:
+        """Go to the commit of that version."""
+        words = ["git", "checkout", "-q", self.commits[version]]
+        subprocess.run(words, cwd=self.project.folder, check=True)
+
+    def found(self) -> str:
+        """The sums of the release that is there, all of which must be right, and nothing missing."""
+        text = (self.out / SUMS).read_text(encoding="utf-8")
+        for line in text.splitlines():
+            sha256, name = line.split()
+            assert file_sha256(self.out / name) == sha256
+        assert len(list(self.out.iterdir())) == 5  # archive, report, provenance, note, sums
+        return text
 
 
 def killed_builds(undisturbed: Undisturbed, folder: Path, engine: str, kills: int) -> None:

@@ -128,9 +128,10 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         rows: list[Row] = []
         due = {cpu: self._due(subjects, cpu, rows) for cpu in target.checked_on}
         total = sum(map(len, due.values()))
+        told = sum(STORED[row.status] != "cached" for row in rows)
         with (
             scratch(self.build, f"check-{plan.library}-{target.name}") as folder,
-            progress.work("check", plan.library, target.name, total) as work,
+            progress.work("check", plan.library, target.name, total + told) as work,
         ):
             for row in rows:
                 work.part(row.kernel, STORED[row.status], detail=f"{row.status} on {row.cpu}")

@@ -6,7 +6,6 @@ right is not judged here.
 
 from __future__ import annotations
 
-import platform
 import re
 import signal
 import sys
@@ -16,13 +15,14 @@ from typing import Literal
 
 import msgspec
 
+from kernels.codegen.request import read_request
 from kernels.errors import KILLED, KernfitError, ResourceError
 from toolchains import processor
 from toolchains.emulators import Emulator, find_emulator, find_other_emulator
 from toolchains.limits import VARIABLE, limit
-from toolchains.native import features
+from toolchains.native import why_not
 from toolchains.process import Finished, run
-from toolchains.target import NATIVE, Native, Target
+from toolchains.target import NATIVE, Target
 
 FORBIDDEN = 7
 """The runner's status where a kernel touched a page beside a buffer; it says which."""
@@ -129,7 +129,7 @@ def emulate(request: EmulateRequest, folder: Path) -> None:
 def find_machine(target: Target, cpu: str) -> Machine:
     """What runs the target's code as that processor here."""
     if cpu == NATIVE:
-        return _native(target.native)
+        return _native(target)
     binary = target.qemu.binary
     emulator = find_emulator(target.qemu)
     if emulator is None:
@@ -147,7 +147,7 @@ def find_other_machine(target: Target, cpu: str) -> Machine:
     """What else runs the target's code here: this machine itself, or a QEMU of another version."""
     if cpu == NATIVE:
         return Machine(reason="nothing is asked about what this machine itself does")
-    native = _native(target.native)
+    native = _native(target)
     if not native.reason:
         return native
     emulator = find_other_emulator(target.qemu)
@@ -164,15 +164,10 @@ def _emulated(emulator: Emulator, cpu: str) -> Machine:
     )
 
 
-def _native(native: Native | None) -> Machine:
-    if native is None:
-        return Machine(reason="this target is not run natively")
-    here = platform.machine()
-    if here != native.machine:
-        return Machine(reason=f"this machine is {here}, not {native.machine}")
-    missing = set(native.flags) - features()
-    if missing:
-        return Machine(reason=f"this machine's processor lacks {', '.join(sorted(missing))}")
+def _native(target: Target) -> Machine:
+    reason = why_not(target) if target.native else "this target is not run natively"
+    if reason:
+        return Machine(reason=reason)
     return Machine(name=processor.here(), uncounted="it ran on the processor itself, which counts nothing")
 
 
@@ -269,7 +264,7 @@ def _print(ended: Ended) -> None:
 if __name__ == "__main__":
     location = Path(sys.argv[1])
     try:
-        emulate(msgspec.json.decode(location.read_bytes(), type=EmulateRequest), location.parent)
+        emulate(read_request(location, EmulateRequest), location.parent)
     except KernfitError as error:
         print(f"error: {error}", flush=True)
         raise SystemExit(error.status) from error

@@ -20,7 +20,7 @@ ALLOWED_UNDEFINED = {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_", ".T
 """What a library may leave to its user: three functions, and names of the linker itself."""
 
 MOST_STACK_BYTES = 8192
-BOUNDED_VECTOR_BITS = 512
+BOUNDED_VECTOR_BITS = 1024
 """Up to this length of vectors is the stack bounded; for longer ones the manifest tells it."""
 DF_TEXTREL = 0x4
 """System V ABI, dynamic section: DT_FLAGS."""

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn
 
-from toolchains.process import end_all
+from toolchains.process import end_all, start_no_more
 from toolchains.scratch import remove_all
 
 
 def leave(status: int, word: str) -> NoReturn:
     """End this process with a last word, not waiting for threads, whose computing nothing interrupts."""
+    start_no_more()
     end_all()
     remove_all()
     sys.stderr.write(f"{word}\n")

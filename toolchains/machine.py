@@ -66,31 +66,37 @@ def limits() -> Iterator[Finding]:
     """Every limit that a build can meet, and the command that raises it."""
     yield Finding(name="processors", state="here", detail=f"{processors()}, so many jobs by default")
     memory, job = available_bytes(), CODE_GENERATION_BYTES
-    yield Finding(
-        name="memory",
-        state="here" if memory > job else "missing",
-        detail=f"{memory >> 20:,} MiB to be had, of which a job takes {job >> 20} and more",
-        mend="" if memory > job else "close other programs, or add swap; and use --jobs 1",
+    yield _enough(
+        "memory",
+        memory > job,
+        f"{memory >> 20:,} MiB to be had, of which a job takes {job >> 20} and more",
+        "close other programs, or add swap; and use --jobs 1",
     )
     disk = shutil.disk_usage(ROOT).free
-    yield Finding(
-        name="disk",
-        state="here" if disk > DISK_BYTES else "missing",
-        detail=f"{disk >> 30} GiB free for {ROOT / 'build'}",
-        mend="" if disk > DISK_BYTES else "`invoke clean --images`; an image takes 1.3 GB, a build 50 MB",
+    yield _enough(
+        "disk",
+        disk > DISK_BYTES,
+        f"{disk >> 30} GiB free for {ROOT / 'build'}",
+        "`invoke clean --images`; an image takes 1.3 GB, a build 50 MB",
     )
     writable = os.access(ROOT, os.W_OK)
-    yield Finding(
-        name="folder",
-        state="here" if writable else "missing",
-        detail=f"{ROOT} can{'' if writable else 'not'} be written",
-        mend="" if writable else f"sudo chown -R $(id -un) {ROOT}",
+    yield _enough(
+        "folder",
+        writable,
+        f"{ROOT} can{'' if writable else 'not'} be written",
+        f"sudo chown -R $(id -un) {ROOT}",
     )
     yield _shell("open files", resource.RLIMIT_NOFILE, OPEN_FILES, "n", 4096)
     yield _shell("processes", resource.RLIMIT_NPROC, PROCESSES, "u", 4096)
     yield _shell("address space", resource.RLIMIT_AS, 8 << 30, "v", "unlimited")
     yield _shell("file size", resource.RLIMIT_FSIZE, 4 << 30, "f", "unlimited")
     yield _times()
+
+
+def _enough(name: str, enough: bool, detail: str, mend: str) -> Finding:
+    """What there is enough of, or else what mends it."""
+    state: Literal["here", "missing"] = "here" if enough else "missing"
+    return Finding(name=name, state=state, detail=detail, mend="" if enough else mend)
 
 
 def _shell(name: str, number: int, least: int, flag: str, wanted: int | str) -> Finding:
@@ -100,9 +106,7 @@ def _shell(name: str, number: int, least: int, flag: str, wanted: int | str) -> 
     told = "without a limit" if soft == resource.RLIM_INFINITY else f"{soft:,} at most"
     may = hard == resource.RLIM_INFINITY or hard >= least
     mend = f"ulimit -{flag} {wanted}" if may else f"as root: prlimit --pid $$ --{FLAGS[flag]}={least}"
-    return Finding(
-        name=name, state="here" if enough else "missing", detail=told, mend="" if enough else mend
-    )
+    return _enough(name, enough, told, mend)
 
 
 FLAGS = {"n": "nofile", "u": "nproc", "v": "as", "f": "fsize"}

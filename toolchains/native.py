@@ -13,9 +13,16 @@ from toolchains.target import Target, all_targets
 
 def runs_here(target: Target) -> bool:
     """Whether this machine runs the target's code itself, so that time can be measured."""
-    if target.native is not None:
-        return platform.machine() == target.native.machine and not lacking(target)
-    return platform.machine() == target.name
+    return not why_not(target)
+
+
+def why_not(target: Target) -> str:
+    """Why this machine does not run the target's code itself; empty if it does."""
+    here, wanted = platform.machine(), target.native.machine if target.native else target.name
+    if here != wanted:
+        return f"this machine is {here}, not {wanted}"
+    absent = ", ".join(sorted(lacking(target)))
+    return f"this machine's processor lacks {absent}" if absent else ""
 
 
 def lacking(target: Target) -> set[str]:

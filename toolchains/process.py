@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ GRACE_SECONDS = 0.5
 
 
 _live: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,23 +49,24 @@ def run(
     what it says on standard error is given. On a time-out, an interruption or any other
     exception its whole process group is ended: first asked, then killed; what is left of the
     group once the child has ended is killed too. Without a group of its own it ends with ours,
-    and on a time-out alone.
+    and on a time-out alone. A child that others keep from the processor is given more time.
     """
     lines: deque[str] = deque(maxlen=KEPT_LINES)
-    child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
-        list(command),
-        cwd=cwd,
-        env=dict(env) if env is not None else None,
-        stdin=subprocess.DEVNULL if stdin is None else stdin,
-        stdout=subprocess.PIPE if stdout is None else stdout,
-        stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
-        process_group=0 if own_group else None,
-    )
-    if own_group:
-        _live.add(child)
+    with _starting:
+        child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+            list(command),
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
+            process_group=0 if own_group else None,
+        )
+        if own_group:
+            _live.add(child)
     timed_out = False
     try:
-        timed_out = not _follow(child, time.monotonic() + timeout, lines, on_line)
+        timed_out = not _follow(child, timeout, lines, on_line)
     finally:
         if child.poll() is None:
             if own_group:
@@ -78,7 +81,7 @@ def run(
 
 def _follow(
     child: subprocess.Popen[bytes],
-    deadline: float,
+    timeout: float,
     lines: deque[str],
     on_line: Callable[[str], None] | None,
 ) -> bool:
@@ -87,13 +90,16 @@ def _follow(
     if stream is None:
         raise ValueError("the child must be started with a pipe for its output")
     rest = b""
+    deadline = time.monotonic() + timeout
     with stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 and not _starved(child.pid, timeout):
                 return False
-            if not selector.select(left):
+            if left <= 0:
+                deadline += timeout
+            if not selector.select(max(left, 0.0)):
                 continue
             data = os.read(stream.fileno(), 65536)
             if not data:
@@ -108,6 +114,18 @@ def _follow(
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _starved(process: int, seconds: float) -> bool:
+    """Whether a child would run, and others have left it less than half of these seconds (proc(5))."""
+    fields = (
+        Path(f"/proc/{process}/stat")
+        .read_text(encoding="utf-8", errors="replace")
+        .rpartition(")")[2]
+        .split()
+    )
+    state, used = fields[0], int(fields[11]) + int(fields[12])
+    return state == "R" and used / os.sysconf("SC_CLK_TCK") < seconds / 2
 
 
 def _take(raw: bytes, lines: deque[str], on_line: Callable[[str], None] | None) -> None:
@@ -141,14 +159,15 @@ class Companion:
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the command, in a process group of its own."""
-        self._child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
-        _live.add(self._child)
+        with _starting:
+            self._child = subprocess.Popen(  # noqa: S603 - commands are built by us, never by a shell
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            _live.add(self._child)
 
     def read_until(self, last: str, timeout: float) -> Finished:
         """What it says up to the line `last`; with its status (not 0) if it ends before."""
@@ -180,6 +199,11 @@ class Companion:
         if self._child.poll() is None:
             _end(self._child)
         _live.discard(self._child)
+
+
+def start_no_more() -> None:
+    """Let no thread start a child any more, before this process ends: who tries to waits for that."""
+    _starting.acquire()
 
 
 def end_all() -> None:

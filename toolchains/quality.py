@@ -10,8 +10,11 @@ from pathlib import Path
 
 from kernels.errors import UsageError, did_you_mean
 from toolchains.cache import ROOT
+from toolchains.machine import processors
 
 FOLDERS = ("unit", "emulation", "docker", "conformance", "fuzz")
+MOST_AT_ONCE = 4
+"""Tests run side by side; most of them build, with a job for each processor."""
 SCHEMAS = {
     "vendor.github-workflows": (".github/workflows/*.yml",),
     "custom.github-workflows-require-timeout": (".github/workflows/*.yml",),
@@ -38,7 +41,8 @@ def run_tests(*, everything: bool, only: str, match: str, require: bool) -> int:
     """Run pytest in a process of its own; its exit status."""
     if only and only not in FOLDERS:
         raise UsageError(f"no folder of tests '{only}'{did_you_mean(only, FOLDERS)}")
-    command = ["-m", "pytest", f"tests/{only}" if only else "tests"]
+    at_once = str(min(processors(), MOST_AT_ONCE))
+    command = ["-m", "pytest", "-n", at_once, "--dist", "loadgroup", f"tests/{only}" if only else "tests"]
     if everything:
         command.append("--everything")
     if require:

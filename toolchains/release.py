@@ -18,20 +18,30 @@ from kernels.program import program_of
 from toolchains.archive import SUMS, file_sha256, make_archive, write_sums
 from toolchains.batch import Failure, build_all
 from toolchains.cache import ROOT, versions
+from toolchains.engines import Surroundings
 from toolchains.engines.pinned import image_pins
 from toolchains.making import LLVM_OF_TVM, VERSION
 from toolchains.pipeline import Built
 from toolchains.provenance import SUFFIX, write_provenance
 from toolchains.sbom import SBOM, Recipe, write_sbom
-from toolchains.scratch import replaced, scratch, write_whole
+from toolchains.scratch import remove_remains, replaced, scratch, write_whole
 from toolchains.session import Session
 from toolchains.signing import require_key, sign
-from toolchains.source import Source, within
-from toolchains.target import find_target
+from toolchains.source import Source, source_of, within
+from toolchains.target import Target, find_target
 from toolchains.unpacking import unpack
 
 SECTION = re.compile(r"^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|\Z)", re.MULTILINE | re.DOTALL)
 NOTES = "NOTES.md"
+
+
+def source_for(out: Path) -> Source:
+    """The commit that is checked out, as `source_of` gives it for a release into `out`.
+
+    What a killed release left beside that is removed first, for it would be no part of the commit.
+    """
+    remove_remains(out)
+    return source_of(ROOT)
 
 
 def release(
@@ -62,11 +72,11 @@ def release(
     if failures or any(each.report.failed() or each.report.broken() for each in built):
         return built, failures
     with replaced(out) as folder:
+        where = {target.name: _surroundings(session, target) for target in session.targets}
         sums = {}
         for each in built:
             recipe = recipes[each.manifest.library, each.target]
-            session.options.engine.prepare(find_target(each.target), session.progress.detail)
-            sums[each.archive.name] = _publish(each, recipe, session, folder)
+            sums[each.archive.name] = _publish(each, recipe, session, where[each.target], folder)
         changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         write_whole(folder / NOTES, note(changelog, VERSION, source).encode())
         write_sums(folder, {**sums, NOTES: file_sha256(folder / NOTES)})
@@ -103,7 +113,16 @@ def _recipe(session: Session, source: Source, number: int, target: str) -> Recip
     )
 
 
-def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> str:
+def _surroundings(session: Session, target: Target) -> Surroundings:
+    """What steps for the target ran in, of which is said what is not as pinned."""
+    session.options.engine.prepare(target, session.progress.detail)
+    where = session.options.engine.describe(target)
+    for line in where.unpinned:
+        session.progress.say(f"not as pinned, which archives do not depend on: {target.name}: {line}")
+    return where
+
+
+def _publish(each: Built, recipe: Recipe, session: Session, where: Surroundings, folder: Path) -> str:
     """The archive with its SBOM; its report and its provenance beside it. Gives its SHA-256."""
     prefix = each.archive.name.removesuffix(".tar.gz")
     target = find_target(each.target)
@@ -116,9 +135,6 @@ def _publish(each: Built, recipe: Recipe, session: Session, folder: Path) -> str
         sha256 = make_archive(path, prefix, {**members, SBOM: sbom}, recipe.source.epoch)
     report = folder / f"{prefix}.report.json"
     shutil.copyfile(each.archive.with_name(report.name), report)
-    where = session.options.engine.describe(target)
-    for line in where.unpinned:
-        session.progress.say(f"not as pinned, which archives do not depend on: {line}")
     provenance = write_provenance(
         (path.name, sha256), recipe, each.report, (report.name, file_sha256(report)), where
     )

@@ -12,6 +12,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,11 +26,14 @@ from toolchains.owner import is_foreign, is_gone, owner
 FOREIGN_SECONDS = 2 * 86400.0
 """Of another machine's or container's remains, those that nobody touched for so long are removed."""
 POLL_SECONDS = 0.1
+REMOVALS = 100
+"""A folder in which a thread makes a file meanwhile is removed again, so many times at most."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of linux/fcntl.h and linux/fs.h."""
 
 _numbers = itertools.count()
 _folders: set[Path] = set()
+_making = threading.Lock()
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -97,10 +101,15 @@ def scratch(build: Path, name: str) -> Iterator[Path]:
         yield work
 
 
+def remove_remains(place: Path) -> None:
+    """Remove what dead processes left that were to replace a file or a folder."""
+    _sweep(place.parent, place.name)
+
+
 @contextmanager
 def replaced(place: Path) -> Iterator[Path]:
     """A folder that takes the place of another when it is whole, and else vanishes."""
-    _sweep(place.parent, place.name)
+    remove_remains(place)
     with _vanishing(place.parent, place.name) as work:
         yield work
         exchange(work, place)
@@ -109,8 +118,9 @@ def replaced(place: Path) -> Iterator[Path]:
 @contextmanager
 def _vanishing(folder: Path, name: str) -> Iterator[Path]:
     work = _beside(folder, name)
-    work.mkdir(parents=True)
-    _folders.add(work)
+    with _making:
+        work.mkdir(parents=True)
+        _folders.add(work)
     try:
         yield work
     finally:
@@ -119,9 +129,13 @@ def _vanishing(folder: Path, name: str) -> Iterator[Path]:
 
 
 def remove_all() -> None:
-    """Remove the folders that other threads still work in, before this process ends."""
+    """Remove the folders that other threads still work in, before this process ends; they make no more."""
+    _making.acquire()
     for work in list(_folders):
-        _remove(work)
+        for _ in range(REMOVALS):
+            _remove(work)
+            if not work.exists():
+                break
 
 
 def exchange(work: Path, place: Path) -> None:

@@ -20,7 +20,7 @@ from toolchains.pipeline import bring
 from toolchains.progress import Progress
 from toolchains.target import Target, all_targets, find_targets
 from toolchains.torch_program import find_models
-from toolchains.words import parse_dims
+from toolchains.words import parse_dims, parse_jobs
 
 LOGS = ROOT / "build" / "logs"
 
@@ -47,7 +47,7 @@ def opened(
     arch: str,
     model: str,
     engine: str,
-    jobs: int,
+    jobs: str,
     out: str,
     *,
     verbose: bool,
@@ -57,8 +57,7 @@ def opened(
     """A session with the engine at hand until its end; UsageError and InputError for wrong words."""
     if not arch:
         raise UsageError(f"say which target: --arch {', --arch '.join(all_targets())}, or --arch all")
-    if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give a positive number")
+    at_once = parse_jobs(jobs) if jobs else processors()
     targets = tuple(find_targets(arch))
     journal = Journal(LOGS)
     with _telling(journal), journal.work("task", detail=" ".join(sys.argv[1:])):
@@ -69,7 +68,7 @@ def opened(
         progress.say(why)
         options = Options(
             engine=runs_on,
-            jobs=jobs or processors(),
+            jobs=at_once,
             out=Path(out),
             records=tuple(Path(word) for word in records.split(",") if word),
         )

@@ -30,7 +30,7 @@ from toolchains.emulate import EmulateRequest, Ended, Run
 from toolchains.limits import limit
 from toolchains.making import Options
 from toolchains.progress import Progress
-from toolchains.scratch import write_whole
+from toolchains.scratch import scratch, write_whole
 from toolchains.target import Target
 
 Array = NDArray[Any]
@@ -116,15 +116,11 @@ def trace(
     inputs = whole.draw_inputs(network)
     theirs = runtime.intermediates(path, dims, inputs, known)
     options.engine.prepare(target, progress.detail)
-    folder = place / "trace"
-    folder.mkdir(exist_ok=True)
-    try:
+    with scratch(options.build, f"trace-{name}-{target.name}") as folder:
         for each in ("runner", "counter.so"):
             shutil.copy(place / each, folder / each)
         tracer = _Tracer(plan, target, options, folder)
         return _trace(network, plan, inputs, theirs, tracer, progress)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trace(

@@ -80,7 +80,7 @@ def unpack(path: Path, folder: Path) -> Contents:
                 pass
     except EOFError as error:
         raise InputError(f"{path}: truncated; fetch it again") from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{path}: no such file") from error
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: no archive, or a damaged one ({error}); fetch it again") from error

@@ -24,6 +24,7 @@ from kernels.manifest import Manifest
 from toolchains.archive import SUMS, file_sha256, make_archive, read_sums
 from toolchains.cache import ROOT
 from toolchains.comparing import archive_members, first_difference
+from toolchains.engines.choose import require_engine
 from toolchains.inspection import ALLOWED_UNDEFINED, inspect_library
 from toolchains.limits import limit
 from toolchains.process import run
@@ -50,8 +51,10 @@ def verify_archive(path: Path, progress: Progress, again: Again | None, key: str
 
     Where a public `key` of minisign is given, it must have signed the sums. CheckFailedError, in
     one line, at the first thing that does not hold; InputError where it is no archive of a release,
-    or one that could do harm.
+    or one that could do harm; UsageError and InputError where nothing could be made again like that.
     """
+    if again is not None:
+        _require(again)
     with tempfile.TemporaryDirectory(prefix="kernfit-verify-") as scratch:
         folder = Path(scratch)
         theirs, ours = folder / "theirs", folder / "ours"
@@ -224,6 +227,13 @@ def _static(path: Path, library: Path, manifest: Manifest, target: Target) -> in
 
 
 # -- what is made again --------------------------------------------------------------
+
+
+def _require(again: Again) -> None:
+    """The engine and the bundle that are named exist: said at once, and not by what makes it again."""
+    require_engine(again.engine)
+    if again.offline and not (Path(again.offline) / SUMS).is_file():
+        raise InputError(f"{again.offline}: not a bundle of `invoke images --export`: no {SUMS} in it")
 
 
 def _rebuilt(recipe: Recipe, name: str, again: Again, folder: Path, progress: Progress) -> Path:

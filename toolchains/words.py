@@ -39,6 +39,20 @@ def parse_bytes(flag: str, word: str) -> int:
     return int(found[1]) << UNITS[found[2].upper()]
 
 
+def parse_jobs(word: str) -> int:
+    """How many steps may run at once; UsageError where the word is no positive number."""
+    if not re.fullmatch(r"[0-9]{1,4}", word) or int(word) < 1:
+        raise UsageError(f"--jobs {word}: give a positive number")
+    return int(word)
+
+
+def parse_seconds(flag: str, word: str) -> float:
+    """A time in seconds; UsageError where the word is no positive decimal number."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", word) or float(word) <= 0:
+        raise UsageError(f"{flag} {word}: give seconds, such as 2 or 0.5")
+    return float(word)
+
+
 def parse_dims(words: Iterable[str]) -> dict[str, int]:
     """Sizes of dimensions from words such as batch=1; UsageError where one has no size."""
     dims = {}

@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from kernels.errors import InputError
+from kernels.models.onnx_file import array_of
 
 Array = NDArray[Any]
 
@@ -105,7 +106,7 @@ def constant(node: onnx.NodeProto) -> Array | None:
     (given,) = node.attribute
     value = helper.get_attribute_value(given)
     if given.name == "value":
-        return np.asarray(onnx.numpy_helper.to_array(value))
+        return array_of(value)
     kinds = {
         "value_int": np.int64,
         "value_ints": np.int64,
@@ -126,7 +127,7 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
         (shape,) = arrays
         _bounded([int(extent) for extent in shape])
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}.get("value")
-        fill = np.zeros(1, np.float32) if given is None else onnx.numpy_helper.to_array(given)
+        fill = np.zeros(1, np.float32) if given is None else array_of(given)
         return (np.full(tuple(int(extent) for extent in shape), fill.ravel()[0], fill.dtype),)
     empty = bool(arrays) and not arrays[0].size  # so that nothing is summed up in some order
     real = not empty and any(value.dtype.kind not in "iub" for value in arrays)

@@ -89,13 +89,23 @@ def name_of(node: onnx.NodeProto) -> str:
     return str(node.name or next((name for name in node.output if name), "?"))
 
 
+def array_of(tensor: onnx.TensorProto) -> Array:
+    """The numbers that a tensor holds; InputError if they are not what it says."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise InputError("its values are in another file, where only an initializer's may be")
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"a tensor does not hold what it says: {error}") from error
+
+
 def plain(attribute: onnx.AttributeProto) -> Any:
     """An attribute's value as numbers, text, tuples or an array."""
     value = helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
+        return array_of(value)
     if isinstance(value, list) or attribute.type in LISTS:
         return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in value)
     return value
@@ -239,8 +249,8 @@ def _taken_out(path: Path, model: onnx.ModelProto) -> dict[str, Array]:
             kept.append(tensor)
             continue
         try:
-            taken[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
-        except (TypeError, ValueError, KeyError) as error:
+            taken[tensor.name] = array_of(tensor)
+        except InputError as error:
             raise InputError(f"{path}: initializer '{tensor.name}': {error}") from error
         if tensor.name not in declared:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

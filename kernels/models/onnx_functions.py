@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import defs, numpy_helper
+from onnx import defs
 
 from kernels.errors import InputError
-from kernels.models.onnx_file import name_of
+from kernels.models.onnx_file import array_of, name_of
 
 
 def body(
@@ -98,10 +97,8 @@ def branch(
         copy.name = f"{prefix}/{inner.name or inner.op_type}.{number}"
         nodes.append(copy)
     try:
-        constants = {
-            names[each.name]: np.asarray(numpy_helper.to_array(each)) for each in graph.initializer
-        }
-    except (TypeError, ValueError) as error:
+        constants = {names[each.name]: array_of(each) for each in graph.initializer}
+    except InputError as error:
         raise InputError(f"an initializer of its branch: {error}") from error
     return nodes, constants, [names.get(each.name, each.name) for each in graph.output]
 

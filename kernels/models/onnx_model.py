@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
@@ -60,8 +60,8 @@ class Walk:
         self.values: dict[str, Array] = dict(weights)
         for tensor in model.graph.initializer:
             try:
-                self.values[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
-            except (TypeError, ValueError) as error:
+                self.values[tensor.name] = onnx_file.array_of(tensor)
+            except InputError as error:
                 raise InputError(f"{path}: initializer '{tensor.name}': {error}") from error
         for value in model.graph.input:
             if value.name not in self.values:
@@ -101,6 +101,10 @@ class Walk:
 
     def _take(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
         """Compute it, or import it, or else what its function is made of."""
+        referring = [each for each in node.attribute if each.ref_attr_name]
+        if referring:
+            what = f"attribute '{referring[0].name}' refers to a function's '{referring[0].ref_attr_name}'"
+            raise InputError(f"{what}, but this node is in none")
         opset = opsets.get(node.domain, 0)
         if node.op_type == "If" and not node.domain:
             self._choose(node, opsets)

@@ -8,7 +8,7 @@ digital image processing" (IEEE Trans. ASSP 29(6), 1981), with a = -0.75.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, ClassVar, Literal
 
@@ -214,8 +214,11 @@ class GridSample(Family):
         )
 
 
-def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[Any, Any]]:
-    """For each element along an axis where it is, or -1 where there is none, and its share."""
+def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> Iterator[tuple[Any, Any]]:
+    """For each element along an axis where it is, or -1 where there is none, and its share.
+
+    Each is computed when it is asked for: more of them at once would not fit the registers.
+    """
 
     def number(value: float) -> Any:
         return b.like(value, given)
@@ -237,7 +240,6 @@ def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[
         place = _bounded(b, place, extent)
     first = place if words.mode == "nearest" else b.let(floor(b, place))
     shares = _shares(b, words.mode, b.let(place - first))
-    found = []
     for tap, share in zip(TAPS[words.mode], shares, strict=True):
         there = b.let(first + number(tap))
         if words.padding == "reflection":
@@ -248,8 +250,7 @@ def _taps(b: Any, words: GridAttributes, given: Any, extent: int) -> list[tuple[
             nowhere = b.like(-1, index)
             index = b.let(b.select(there < number(0), nowhere, index))
             index = b.let(b.select(there > number(extent - 1), nowhere, index))
-        found.append((index, b.let(share)))
-    return found
+        yield index, b.let(share)
 
 
 def _ends(extent: int, *, align_corners: bool) -> tuple[float, float]:
@@ -280,21 +281,19 @@ def _reflected(b: Any, place: Any, low: float, high: float) -> Any:
     return b.let(b.select(below, b.let(b.select(even, up, down)), inside))
 
 
-def _shares(b: Any, mode: Mode, rest: Any) -> list[Any]:
+def _shares(b: Any, mode: Mode, rest: Any) -> Iterator[Any]:
     """The share of each element for a place that lies so far behind the first one."""
     one = b.like(1.0, rest)
     if mode == "nearest":
-        return [one]
-    ahead = b.let(one - rest)
-    if mode == "linear":
-        return [ahead, rest]
-    far, farther = b.let(rest + one), b.let(ahead + one)
-    return [
-        polynomial(b, far, OUTER),
-        polynomial(b, rest, INNER),
-        polynomial(b, ahead, INNER),
-        polynomial(b, farther, OUTER),
-    ]
+        yield one
+    elif mode == "linear":
+        yield b.let(one - rest)
+        yield rest
+    else:
+        yield polynomial(b, b.let(rest + one), OUTER)
+        yield polynomial(b, rest, INNER)
+        yield polynomial(b, b.let(one - rest), INNER)
+        yield polynomial(b, b.let(b.let(one - rest) + one), OUTER)
 
 
 def _mixed(attributes: GridAttributes, x: Array, places: Array) -> tuple[Array, Array]:

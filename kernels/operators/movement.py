@@ -279,7 +279,7 @@ class Concat(Movement):
         if not shapes or len(shapes) > MOST_INPUTS:
             raise InputError(f"concat takes 1 to {MOST_INPUTS} inputs", key="inputs")
         (axis,) = normalized((attributes.axis,), len(shapes[0]))
-        if len({(*shape[:axis], None, *shape[axis + 1 :]) for shape in shapes}) > 1:
+        if len({(len(shape), *shape[:axis], None, *shape[axis + 1 :]) for shape in shapes}) > 1:
             raise InputError(f"inputs may differ along axis {axis} alone", key="inputs")
         total = sum(shape[axis] for shape in shapes)
         return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])

@@ -78,6 +78,10 @@ class Daemon:
         """Make an image of these files."""
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w") as archive:
+            for folder in sorted({str(parent) for name in files for parent in Path(name).parents[:-1]}):
+                entry = tarfile.TarInfo(folder)  # what makes them else lets only root in
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(entry)
             for name, data in files.items():
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(data), 0o755
@@ -178,6 +182,7 @@ def test_a_daemon_that_dies_or_stops_in_mid_build_has_a_line(daemon: Daemon, pro
         daemon.send(signal.SIGCONT)
     project.assert_clean()
 
+    env["KERNFIT_LIMITS"] = "step=10"
     told(project.run(words, env), 7, "ran over its time limit")
     project.assert_clean()
     assert not daemon.running()

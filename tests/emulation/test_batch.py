@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -80,13 +81,17 @@ def test_finished_work_is_not_repeated(counting: Options, tmp_path: Path) -> Non
     assert [each.report.rows for each in mended] == [each.report.rows for each in first]
 
 
-def test_a_sample_is_the_smallest_of_those_alike(counting: Options, tmp_path: Path) -> None:
+def test_a_sample_is_the_smallest_of_those_alike(
+    counting: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert isinstance(counting.engine, Counting)
     sizes = (("big", "128"), ("small", "96"))
     body = "".join(gemm(name=f'"{name}"', m="8", n=size, k="8") for name, size in sizes)
     program, target = read_model(write(tmp_path, body)), find_target("aarch64")
     few, _ = build_all([program], [target], msgspec.structs.replace(counting, checks="sample"), Progress())
     cpus = len(target.checked_on)
+    last = re.findall(r"checking (\d+)/(\d+)", capsys.readouterr().err)[-1]
+    assert last == (str(2 * cpus), str(2 * cpus)), "the bar does not end at its end"
     assert [(row.kernel, row.status) for row in few[0].report.rows] == cpus * [
         ("big", "skipped"),
         ("small", "pass"),

@@ -19,6 +19,7 @@ from kernels.program import Program
 from kernels.tuning import read_records, signature_of
 from tests.conftest import ROOT
 from tests.emulation.conftest import need_counting
+from tests.targets import FEW_AT_FIRST
 from toolchains.bench import building, contest, emulated, results, running, sizes, tuning
 from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.bench.harness import Harness
@@ -328,13 +329,13 @@ attributes = { kernel = [3, 2], stride = [2, 2], padding = [1, 0, 1, 1] }
 """
 
 
-@pytest.mark.parametrize("name", ["x86_64", "aarch64", "riscv64-rvv", "s390x"])
+@pytest.mark.parametrize("target", FEW_AT_FIRST)
 @pytest.mark.parametrize("tile", [(1, 32), (3, 8)])
 def test_windows_that_ask_ahead_are_right(
-    name: str, tile: tuple[int, int], options: Options, tmp_path: Path
+    target: Target, tile: tuple[int, int], options: Options, tmp_path: Path
 ) -> None:
     (tmp_path / "sliding.toml").write_text(SLIDING, encoding="utf-8")
-    program, target = read_model(tmp_path / "sliding.toml"), find_target(name)
+    program = read_model(tmp_path / "sliding.toml")
     mr, nr = tile
     forced(program, target, tmp_path, lambda _: {"mr": mr, "nr": nr, "prefetch": 1})
     tuned = msgspec.structs.replace(options, records=(tmp_path,))
@@ -342,14 +343,14 @@ def test_windows_that_ask_ahead_are_right(
     assert {row.status for row in report.rows} == {"pass"}
 
 
-@pytest.mark.parametrize("name", ["x86_64", "aarch64", "armv7", "riscv64-rvv", "s390x"])
+@pytest.mark.parametrize("target", FEW_AT_FIRST)
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_blocks_and_prefetching_leave_results_right(
-    name: str, unroll: int, options: Options, tmp_path: Path
+    target: Target, unroll: int, options: Options, tmp_path: Path
 ) -> None:
     """Caches are too large for small kernels to need blocks, so that schedules are forced here."""
     (tmp_path / "blocks.toml").write_text(ODD, encoding="utf-8")
-    program, target = read_model(tmp_path / "blocks.toml"), find_target(name)
+    program = read_model(tmp_path / "blocks.toml")
     blocks = {"unroll": unroll, "mc": 9, "prefetch_image": 1, "prefetch_panel": 2, "prefetch_result": 1}
     forced(program, target, tmp_path, lambda each: blocks | {"kc": 2 * max(4, int(each.schedule["ku"]))})
     report = build(

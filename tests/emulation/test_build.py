@@ -49,6 +49,8 @@ def listing(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         (["build", "--arch", "riscv64", "--model", "resnet5"], 2, "did you mean 'resnet50'?"),
         (["build", "--arch", "riscv64", "--engine", "dokcer"], 2, "did you mean 'docker'?"),
         (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "-1"], 2, "positive number"),
+        (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "many"], 2, "positive number"),
+        (["bench", "--seconds", "long"], 2, "give seconds"),
         (["check", "--arch", "armv7", "--engine", "local", "--model", "LISTING"], 3, "has not been built"),
         (["build", "--arch", "armv7", "--engine", "docker", "--model", "LISTING"], 7, "use --engine local"),
         (["build", "--arch", "riscv64", "--check", "some"], 2, "say all or sample"),

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from kernels.codegen.lower import lower
 from kernels.plan import Kernel, Plan
 from tests.emulation.test_operators import NOT_HERE
+from tests.targets import FEW_AT_FIRST
 from toolchains.checking import Checking
 from toolchains.link import LinkRequest
 from toolchains.pipeline import Built, Options
@@ -58,6 +60,7 @@ def test_both_ways_are_right(built: tuple[Target, Built], options: Options, tmp_
     assert [(row.kernel, row.insns) for row in separate] == [(row.kernel, row.insns) for row in together]
 
 
+@pytest.mark.parametrize("built", FEW_AT_FIRST, indirect=True)
 def test_llvm_takes_the_pair_for_one_that_may_be_the_same(
     built: tuple[Target, Built], options: Options
 ) -> None:

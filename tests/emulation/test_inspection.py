@@ -91,10 +91,10 @@ def test_deep_stacks_are_seen(place: Path) -> None:
 def test_the_longest_vectors_count_as_stack(place: Path) -> None:
     manifest = msgspec.json.decode((place / "manifest.json").read_bytes(), type=Manifest)
     target = find_target("riscv64-rvv")
-    for vectors, fine in ((8192 // 64, True), (8192 // 64 + 1, False)):
+    for vectors, fine in ((8192 // 128, True), (8192 // 128 + 1, False)):
         (kernel,) = manifest.kernels
         deep = (msgspec.structs.replace(kernel, stack_bytes=0, stack_vectors=vectors),)
         found = inspect_library(place, msgspec.structs.replace(manifest, kernels=deep), target, [])
         (stack,) = [each for each in found if each.name == "stack use"]
         assert stack.passed == fine
-        assert stack.detail == f"at most {64 * vectors} bytes, in g, with vectors of 512 bits"
+        assert stack.detail == f"at most {128 * vectors} bytes, in g, with vectors of 1024 bits"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kernels.tuning import read_file
-from tests.faults import Project, Undisturbed, kill, killed_builds
+from tests.faults import Project, Releases, Undisturbed, kill, killed_builds
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(90, marks=pytest.mark.everything)])
@@ -54,3 +55,25 @@ def test_killed_searches_leave_whole_records_and_go_on(tmp_path: Path, kills: in
         status, said = project.run(words)
         assert status == 0, said
         project.assert_clean()
+
+
+@pytest.mark.everything
+@pytest.mark.parametrize("kills", [2, 40])
+def test_killed_releases_leave_the_last_one_and_go_on(tmp_path: Path, kills: int) -> None:
+    releases, chance = Releases(tmp_path / "project"), np.random.default_rng(kills)
+    project, good, want, done = releases.project, "b", "a", 0
+    while done < kills:
+        releases.check_out(want)
+        child = project.start(releases.words)
+        while done < kills and kill(child, chance.uniform(0.0, releases.seconds)):
+            done += 1
+            project.assert_whole()
+            assert releases.found() in (releases.sums[good], releases.sums[want])
+            child = project.start(releases.words)
+        assert child.wait(600) == 0, project.said()
+        assert releases.found() == releases.sums[want]
+        project.assert_whole()
+        project.assert_clean()
+        assert not list(project.folder.glob(f".{releases.FOLDER}.*"))
+        good, want = want, good
+        shutil.rmtree(project.build / "cache")

@@ -116,9 +116,9 @@ def test_cmake_finds_the_library(unpacked: tuple[Path, list[str]], tmp_path: Pat
         "target_link_libraries(example PRIVATE kernfit::small -static)\n",
         encoding="utf-8",
     )
-    compiler = tmp_path / "cc"
-    compiler.write_text(f'#!/bin/sh\nexec {" ".join(COMPILERS["clang"])} "$@"\n', encoding="utf-8")
-    compiler.chmod(0o755)
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("gcc is not installed")
     scripts = Path(sys.executable).parent
     configure = [
         str(scripts / "cmake"),

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.clones import LISTING, commit_of_the_project, invoke
+from tests.clones import SEVERAL, commit_of_the_project, invoke
 from tests.networks import weights
 from tests.targets import FEW
 from toolchains.archive import SUMS
@@ -24,23 +24,6 @@ from toolchains.target import all_targets
 
 SOURCE = Path(__file__).parent / "elsewhen.c"
 DAYS_LATER = 500
-SEVERAL = (
-    LISTING.replace('"small"', '"several"')
-    + """
-[[kernel]]
-name = "convolution"
-op = "conv2d"
-inputs = { x = [1, 9, 9, 5] }
-attributes = { filters = 7, kernel = [3, 3], stride = [2, 2], padding = [1, 1, 1, 1] }
-fuse = ["bias", "relu"]
-
-[[kernel]]
-name = "share"
-op = "softmax"
-inputs = { x = [3, 17] }
-attributes = { axis = 1 }
-"""
-)
 ELSEWHERE = """
 hostname elsewhere
 umask 077

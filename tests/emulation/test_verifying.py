@@ -348,6 +348,18 @@ def test_a_release_is_signed_and_the_signature_is_checked(mine: Path, keys: tupl
         require_key(public / "none")
 
 
+@pytest.mark.parametrize(
+    ("again", "message"),
+    [
+        (Again(engine="podman"), "unknown engine 'podman'"),
+        (Again(engine="local", offline="none"), "none: not a bundle"),
+    ],
+)
+def test_a_wrong_word_about_the_rebuild_is_said_first(again: Again, message: str, tmp_path: Path) -> None:
+    with pytest.raises(KernfitError, match=message):
+        next(verify_archive(tmp_path / "none.tar.gz", Progress(), again))
+
+
 def test_a_commit_that_is_not_here_cannot_be_built(mine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "members"
     folder.mkdir()

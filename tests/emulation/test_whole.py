@@ -27,13 +27,14 @@ from kernels.whole import Reference
 from tests.emulation.test_build import invoke, left_over
 from tests.emulation.test_package import COMPILERS, STRICT, flags
 from tests.sketches import Sketch, branching
+from tests.targets import FEW_AT_FIRST
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.making import VERSION, Options
 from toolchains.pipeline import Built, build, check_again
 from toolchains.progress import Progress
 from toolchains.report import Row
-from toolchains.target import Target, all_targets, find_target
+from toolchains.target import Target, find_target
 
 HOST = find_target("x86_64")
 QUIET = Progress(quiet=True)
@@ -58,7 +59,7 @@ def symbols(path: Path) -> tuple[set[str], set[str]]:
     return exported, undefined - {"_GLOBAL_OFFSET_TABLE_", ".TOC."}
 
 
-@pytest.mark.parametrize("target", all_targets().values(), ids=lambda target: target.name)
+@pytest.mark.parametrize("target", FEW_AT_FIRST)
 def test_a_network_runs_whole_and_in_parts_on_every_target(target: Target, options: Options) -> None:
     built = build(branching(), target, options, QUIET)
     assert not built.report.failed()
@@ -95,7 +96,7 @@ def test_a_long_run_is_divided_and_nothing_of_that_is_seen(name: str, options: O
     assert exported == {kernel.symbol for kernel in built.manifest.kernels} | {"long_run"}
 
 
-@pytest.mark.parametrize("name", ["armv7", "i686", "riscv64", "s390x"])
+@pytest.mark.parametrize("name", ["i686", "s390x"])
 @pytest.mark.parametrize("mode", ["file", "symbol"])
 def test_weights_may_be_beside_the_library(name: str, mode: WeightsMode, options: Options) -> None:
     target, network = find_target(name), branching(f"beside_{mode}")

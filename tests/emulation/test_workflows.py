@@ -161,6 +161,17 @@ def test_rights_are_asked_for_job_by_job(path: Path) -> None:
         assert all("permissions" in job for job in parsed["jobs"].values())
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_jobs_have_a_limit_of_time_and_one_speaks_for_all(path: Path) -> None:
+    parsed = YAML(typ="safe").load(path)
+    jobs = parsed.get("jobs", {})
+    assert all("timeout-minutes" in job for job in jobs.values() if "uses" not in job)
+    called = set(parsed.get("on", {})) == {"workflow_call"}
+    if jobs and not called:
+        assert set(jobs["check"]["needs"]) == jobs.keys() - {"check"}
+        assert parsed["concurrency"]["cancel-in-progress"] is True
+
+
 def test_hooks_run_what_the_workflows_run() -> None:
     parsed = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
     hooks = [hook["entry"] for repository in parsed["repos"] for hook in repository["hooks"]]

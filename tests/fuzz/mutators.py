@@ -83,6 +83,11 @@ def _messages(message: Message) -> Iterator[Message]:
                 yield from _messages(each)
 
 
+def copied(message: Message) -> Message:
+    """A message of its own: one that holds the place it is copied to crashes protobuf's library."""
+    return type(message).FromString(message.SerializeToString())
+
+
 def _change(message: Message, others: list[Message], generator: random.Random, mutate: Bytes) -> None:
     fields = list(message.DESCRIPTOR.fields)
     present = [field for field, _ in message.ListFields()]
@@ -95,7 +100,7 @@ def _change(message: Message, others: list[Message], generator: random.Random, m
             _repeated(getattr(message, field.name), field, like, generator, mutate)
         elif field.message_type is not None:
             if like:
-                getattr(message, field.name).CopyFrom(generator.choice(like))
+                getattr(message, field.name).CopyFrom(copied(generator.choice(like)))
         else:
             setattr(message, field.name, _scalar(field, getattr(message, field.name), generator, mutate))
 
@@ -106,9 +111,9 @@ def _repeated(held: Any, field: Any, like: list[Message], generator: random.Rand
         del held[at]
     elif field.message_type is not None:
         if like:
-            held.add().CopyFrom(generator.choice(like))
+            held.add().CopyFrom(copied(generator.choice(like)))
         if len(held) > 1 and generator.random() < 0.3:
-            held[at].CopyFrom(held[-1])
+            held[at].CopyFrom(copied(held[-1]))
     elif held and generator.random() < 0.7:
         held[at] = _scalar(field, held[at], generator, mutate)
     else:

@@ -1,8 +1,9 @@
-"""Readers under libFuzzer: `python -m tests.fuzz.run FOLDER SECONDS SEED [READER] [FILES]`.
+"""Readers under libFuzzer: `python -m tests.fuzz.run FOLDER AMOUNT SEED [READER] [FILES]`.
 
-In FOLDER each reader has a folder, with its corpus and with what made it fail. A line tells how many
-inputs it was given. The same seed begins with the same ones; 0 is another in each run. Files are given
-to the one reader instead, one by one.
+The amount is a number of inputs for each reader, or seconds as in `3600s`. In FOLDER each reader has a
+folder, with its corpus and with what made it fail. A line tells how many inputs it was given. The same
+seed begins with the same ones; 0 is another in each run. Files are given to the one reader instead, one
+by one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,10 @@ SECONDS = 30
 LARGEST_INPUT = 1 << 16
 OWN = 0.5
 """Share of the inputs that libFuzzer changes by itself."""
+WIDE = 10_000
+"""From so many inputs on, or without a number of them, a reader's further seeds are used too."""
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+"""Where inputs are written, if it is there: on a disk each costs milliseconds."""
 PLACES = (Path(__file__).resolve().parents[2], sys.prefix, sys.base_prefix, tempfile.gettempdir(), "/proc")
 FORBIDDEN = ("os.exec", "os.fork", "os.system", "pickle.find_class", "socket.connect", "subprocess.Popen")
 
@@ -40,12 +47,13 @@ class Escaped(BaseException):
     """A reader did what no reader may: nothing catches this on its way."""
 
 
-def watch(folder: Path) -> None:
-    """From now on no process is begun, nothing unpickled, and files are written in the folder alone.
+def watch(*folders: Path) -> None:
+    """From now on no process is begun, nothing unpickled, and files are written in these folders alone.
 
     Nor is any read but there, of Python's own, and of this project.
     """
-    inside, *readable = (os.path.realpath(place) + os.sep for place in (folder, *PLACES))
+    inside = tuple(os.path.realpath(folder) + os.sep for folder in folders)
+    readable = tuple(os.path.realpath(place) + os.sep for place in PLACES)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in FORBIDDEN:
@@ -53,7 +61,7 @@ def watch(folder: Path) -> None:
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))
             writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if not path.startswith(inside) and (writes or not path.startswith(tuple(readable))):
+            if not path.startswith(inside) and (writes or not path.startswith(readable)):
                 raise Escaped(f"open {path}")
 
     sys.addaudithook(audit)
@@ -72,15 +80,26 @@ def fault_of(reader: Reader, path: Path) -> str:
     return ""
 
 
-def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None:
-    """Fuzz until the time is over, and end the process at once.
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """How long a reader is tried: so many inputs, or so many seconds."""
+
+    inputs: int = sys.maxsize
+    seconds: float = float("inf")
+
+    @classmethod
+    def of(cls, word: str) -> Amount:
+        """Of `1000`, or of `60s`."""
+        return cls(seconds=float(word[:-1])) if word.endswith("s") else cls(inputs=int(word))
+
+
+def fuzz(reader: Reader, folder: Path, work: Path, amount: Amount, words: list[str]) -> None:
+    """Fuzz until that is done, and end the process at once.
 
     Not by way of libFuzzer's end, where libraries wait for threads that a forked process has not.
     """
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
     path = work / reader.name
-    end, count = time.monotonic() + seconds, 0
+    begin, count = time.monotonic(), 0
 
     def one(data: bytes) -> None:
         nonlocal count
@@ -93,7 +112,7 @@ def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None
             print(f"{fault}\nby {found}")
         for each in work.iterdir():
             each.unlink()
-        if fault or time.monotonic() > end:
+        if fault or count >= amount.inputs or time.monotonic() - begin > amount.seconds:
             print(f"{count} inputs", flush=True)
             os._exit(1 if fault else 0)
 
@@ -115,28 +134,24 @@ def fuzz(reader: Reader, folder: Path, seconds: float, words: list[str]) -> None
     status = Path("/proc/self/status").read_text(encoding="ascii")
     size = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmSize"))
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
-    watch(folder)
+    watch(folder, work)
     atheris.Fuzz()
 
 
-def run(reader: Reader, folder: Path, seconds: int, words: list[str]) -> bool:
+def run(reader: Reader, folder: Path, amount: Amount, words: list[str]) -> bool:
     """Fuzz in a process of its own, and tell how many inputs there were; whether all went well."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(reader.seeds()):
+    seeds = [*reader.seeds(), *(reader.more_seeds() if amount.inputs >= WIDE else ())]
+    for number, seed in enumerate(seeds):
         (corpus / f"seed{number}").write_bytes(seed)
     log = folder / "log"
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        with log.open("wb") as stream:
-            os.dup2(stream.fileno(), 1)
-            os.dup2(stream.fileno(), 2)
-        try:
-            fuzz(reader, folder, seconds, words if words[1:] else [*words, str(corpus)])
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
+    place = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else folder
+    with tempfile.TemporaryDirectory(prefix="kernfit-fuzz-", dir=place) as work:
+        status = _forked(
+            lambda: fuzz(reader, folder, Path(work), amount, words if words[1:] else [*words, str(corpus)]),
+            log,
+        )
     told = log.read_text(encoding="utf-8", errors="replace")
     inputs = re.search(r"^(\d+) inputs$", told, re.MULTILINE)
     print(f"{reader.name}: {inputs[1] if inputs else 0} inputs, status {status}", flush=True)
@@ -146,12 +161,27 @@ def run(reader: Reader, folder: Path, seconds: int, words: list[str]) -> bool:
     return status == 0
 
 
+def _forked(work: Callable[[], None], log: Path) -> int:
+    """Run in a process of its own, whose output is in a file; its status."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        with log.open("wb") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        try:
+            work()
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
 def main(words: list[str]) -> int:
     """Every reader in turn, or one; 1 if one of them failed."""
-    folder, seconds, seed, *rest = words
+    folder, amount, seed, *rest = words
     names = rest[:1] or list(READERS)
     options = [f"-seed={int(seed)}", *rest[1:]]
-    well = [run(READERS[name], Path(folder).resolve() / name, int(seconds), options) for name in names]
+    well = [run(READERS[name], Path(folder).resolve() / name, Amount.of(amount), options) for name in names]
     return 0 if all(well) else 1
 
 

@@ -1,8 +1,8 @@
 """Every reader of files of others takes any bytes: it gives a right result, or one line of error.
 
 In a process of its own, under a limit of memory and of time for each input, with an eye on every file
-that is opened. `invoke test --all --only fuzz` runs both forms: the short one has half a minute for all
-readers, the long one gives each of them 100,000 inputs at least.
+that is opened. The short form gives each reader some hundred inputs, the same in every run; the long one
+gives each of them 100,000 others.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ READERS = (
     "reference.npz",
     "array.npy",
 )
-MANY = 100_000
-SHORT, LONG = 3, 360
-"""Seconds for each reader."""
+FEW, MANY = 300, 100_000
+"""Inputs of each reader."""
 
 
 def counted(folder: Path, words: list[str]) -> dict[str, int]:
@@ -44,24 +43,13 @@ def counted(folder: Path, words: list[str]) -> dict[str, int]:
     }
 
 
-@pytest.mark.everything
-def test_readers_take_any_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readers_take_any_bytes(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason=NO_ATHERIS)
-    found = counted(tmp_path, [str(SHORT), "1"])
-    with capsys.disabled():
-        print("\n" + ", ".join(f"{name}: {count}" for name, count in found.items()), end=" ")
-    assert tuple(found) == READERS
-    assert min(found.values()) > 0
+    assert counted(tmp_path, [str(FEW), "1"]) == dict.fromkeys(READERS, FEW)
 
 
 @pytest.mark.everything
 @pytest.mark.parametrize("name", READERS)
-def test_readers_take_a_hundred_thousand_inputs(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_readers_take_a_hundred_thousand_inputs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason=NO_ATHERIS)
-    total = 0
-    while total < MANY:
-        total += counted(tmp_path, [str(LONG), "0", name])[name]
-        with capsys.disabled():
-            print(f"\n{name}: {total}", end=" ", flush=True)
+    assert counted(tmp_path, [str(MANY), "0", name]) == {name: MANY}

@@ -239,3 +239,11 @@ def test_sums_are_those_that_sha256sum_checks(tmp_path: Path) -> None:
         (tmp_path / SUMS).write_text(damaged)
         with pytest.raises(ValueError, match="no sum, or a second one"):
             read_sums(tmp_path)
+
+
+def test_what_is_no_file_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "folder.tar.gz").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("folder.tar.gz", "none.tar.gz", "file/p.tar.gz"):
+        with pytest.raises(InputError, match="no such file"):
+            unpack(tmp_path / name, tmp_path)

@@ -108,6 +108,7 @@ def test_fused_operators_become_a_chain_of_one_group(tmp_path: Path) -> None:
         (conv("filters = 4, kernel = [3]"), 8, "needs 2 numbers for conv2d"),
         (conv("filters = 4, kernel = [3, 3], strid = [1, 1]"), 8, "did you mean 'stride'?"),
         (conv("filters = 4, kernel = [3, 3]", x="[8, 8, 3]"), 7, "has 3 numbers, but needs 4"),
+        ('[[kernel]]\nname = "g"\nop = "concat"\ninputs = [[2, 3, 4], [2, 3]]\n', 7, "axis 2 alone"),
         ("x = [\n", 4, ""),
         ("", 1, "at least one [[kernel]]"),
     ],

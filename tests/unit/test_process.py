@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_a_child_that_hangs_is_ended_with_its_own_children() -> None:
     while alive(int(lines[0])) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(int(lines[0]))
+
+
+def test_a_child_that_others_keep_from_the_processor_is_given_more_time() -> None:
+    core = str(min(os.sched_getaffinity(0)))
+    spin = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
+    command = ["taskset", "-c", core, sys.executable, "-c", spin]
+    others = [subprocess.Popen([*command, "60"]) for _ in range(7)]
+    try:
+        assert not run([*command, "0.2"], timeout=0.6).timed_out
+        assert run([*command, "60"], timeout=0.6).timed_out, "it had its time, and ends"
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_standard_input_is_closed_and_signals_are_told() -> None:

@@ -83,6 +83,35 @@ def test_remains_of_a_killed_process_are_removed_and_of_a_live_one_not(tmp_path:
     assert not list((tmp_path / "tmp").iterdir())
 
 
+BUSY = """
+import sys, threading, time
+from pathlib import Path
+from toolchains.interruption import leave
+from toolchains.process import run
+from toolchains.scratch import scratch
+def work():
+    while True:
+        with scratch(Path(sys.argv[1]), "work") as folder:
+            for number in range(20):
+                (folder / str(number)).touch()
+            run(["sleep", sys.argv[2]], timeout=0.01)
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.5)
+leave(7, "")
+"""
+
+
+@pytest.mark.parametrize("times", [5])
+def test_nothing_is_left_by_threads_that_work_on_while_a_process_leaves(tmp_path: Path, times: int) -> None:
+    seconds = f"60.{os.getpid()}"
+    for _ in range(times):
+        left = subprocess.run([sys.executable, "-c", BUSY, str(tmp_path), seconds], cwd=ROOT, check=False)
+        assert left.returncode == 7
+        assert not list((tmp_path / "tmp").iterdir())
+    assert subprocess.run(["pgrep", "-x", "-f", f"sleep {seconds}"], check=False).returncode == 1
+
+
 def test_only_remains_of_other_machines_are_removed_for_their_age(tmp_path: Path) -> None:
     foreign = tmp_path / "tmp" / ".work.00000000-1-1-0"
     with scratch(tmp_path, "work") as ours:

@@ -18,7 +18,7 @@ from kernels.whole import Reference
 from tests.sketches import branching
 from toolchains.objects import data_object
 from toolchains.target import find_target
-from toolchains.words import parse_bytes, parse_dims
+from toolchains.words import parse_bytes, parse_dims, parse_jobs, parse_seconds
 
 TARGETS = [find_target("riscv64"), find_target("s390x")]
 
@@ -129,6 +129,17 @@ def test_sizes_are_read(word: str, size: int) -> None:
 def test_what_is_no_size_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match="give a number of bytes"):
         parse_bytes("--max-arena", word)
+
+
+def test_counts_and_times_are_read() -> None:
+    assert parse_jobs("16") == 16
+    assert (parse_seconds("--seconds", "2"), parse_seconds("--seconds", "0.5")) == (2.0, 0.5)
+    for word in ("many", "0", "-3", "1.5", "٣", ""):
+        with pytest.raises(UsageError, match="give a positive number"):
+            parse_jobs(word)
+    for word in ("long", "0", "-1", "nan", "inf", "1e3", ".5", ""):
+        with pytest.raises(UsageError, match="give seconds"):
+            parse_seconds("--seconds", word)
 
 
 def test_dimensions_are_read() -> None:

@@ -9,8 +9,8 @@ import msgspec
 from rich.table import Table
 
 from toolchains.bench.results import NETWORKS, Bench, BenchRow, BenchSet
-from toolchains.native import lacking, runs_here
-from toolchains.target import Target, find_target
+from toolchains.native import why_not
+from toolchains.target import find_target
 
 AVX512, AVX2 = "x86_64-avx512", "x86_64"
 ONEDNN, MKL = "onednn-packed", "mkl-packed"
@@ -251,12 +251,7 @@ def bars_table(bench: Bench) -> Table:
 
 
 def _to_get(bar: Bar) -> str:
-    if bar.target and not runs_here(find_target(bar.target)):
-        return f"not here: {why_not(find_target(bar.target))}"
+    reason = why_not(find_target(bar.target)) if bar.target else ""
+    if reason:
+        return f"not here: {reason}"
     return f"not measured: invoke bench {bar.words}".rstrip()
-
-
-def why_not(target: Target) -> str:
-    """Why this machine cannot time a target's code."""
-    absent = ", ".join(sorted(lacking(target)))
-    return f"this processor lacks {absent}" if absent else f"this machine does not run {target.name}"

@@ -18,7 +18,7 @@ from kernels.models import catalog, read_listing
 from kernels.plan import Kernel, Plan
 from toolchains import pipeline
 from toolchains.bench import building
-from toolchains.bench.bars import bars_table, why_not
+from toolchains.bench.bars import bars_table
 from toolchains.bench.contest import OURS, WINOGRAD, ContestRequest, Machine, Measured
 from toolchains.bench.emulated import measure_peers
 from toolchains.bench.peers import HELD, ONE_THREAD
@@ -39,7 +39,7 @@ from toolchains.bench.sizes import show_sizes
 from toolchains.cache import ROOT
 from toolchains.limits import limit
 from toolchains.making import Options, make
-from toolchains.native import own_target, runs_here
+from toolchains.native import own_target, runs_here, why_not
 from toolchains.process import run
 from toolchains.progress import Progress
 from toolchains.target import Target
@@ -258,7 +258,7 @@ def bench(
             except MissingToolError as error:
                 if len(targets) == 1:
                     raise
-                missing[target.name] = f"{why_not(target)}, and {error}"
+                missing[target.name] = ", and ".join(filter(None, (why_not(target), str(error))))
                 continue
             counted |= {target.name: figures} if figures.insns else {}
             missing |= {f"{target.name}, {peer}": why for peer, why in figures.missing.items()}

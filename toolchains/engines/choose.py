@@ -8,10 +8,15 @@ from toolchains.engines import Engine
 ENGINES = ("auto", "docker", "local")
 
 
-def choose_engine(word: str) -> tuple[Engine, str]:
-    """The engine, and a line that says which it is and why; UsageError for other words."""
+def require_engine(word: str) -> None:
+    """UsageError for a word that is not one of ENGINES."""
     if word not in ENGINES:
         raise UsageError(f"unknown engine '{word}'{did_you_mean(word, ENGINES)}")
+
+
+def choose_engine(word: str) -> tuple[Engine, str]:
+    """The engine, and a line that says which it is and why; UsageError for other words."""
+    require_engine(word)
     if word == "local":
         return _local(), "engine: local, as asked"
     try:

@@ -38,8 +38,8 @@ ENVIRONMENT = {
     "KERNFIT_ZIG_CACHE": "/tmp/zig",  # noqa: S108
 }
 """All that a step has beside the image's PATH and KERNFIT_LIMITS, if it is set."""
-CLOSE_SECONDS = 1.5
-"""Containers that take longer to be removed are left to the next run."""
+CLOSE_SECONDS = 10.0
+"""Containers that take longer to be removed, as of an engine that is stuck, are left to the next run."""
 ORPHAN_SECONDS = 60
 """A container ends by itself so long after the step's limit, for when nobody is left to end it."""
 

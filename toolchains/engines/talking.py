@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from docker.errors import DockerException
-from requests.exceptions import RequestException
+from requests.exceptions import RequestException, Timeout
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as LateError
 
 from kernels.errors import EngineError, KernfitError, ResourceError
 from toolchains.limits import VARIABLE, limit
@@ -19,6 +20,8 @@ from toolchains.owner import is_foreign, is_gone, owner
 
 LABEL, OWNER = "org.kernfit.process", "org.kernfit.owner"
 """Labels of our containers: the number of the process that owns one, and its name (`toolchains.owner`)."""
+TIMEOUTS = Timeout, LateError, TimeoutError
+"""What the SDK and what it stands on raise where no answer came in time; some put it in another."""
 FULL = "no space left on device"
 
 Answer = TypeVar("Answer")
@@ -47,6 +50,8 @@ def talking(what: str = "") -> Iterator[None]:
     except DockerException as error:
         raise _told(where, str(error)) from error
     except (RequestException, HTTPError, ConnectionError, TimeoutError) as error:
+        if any(isinstance(each, TIMEOUTS) for each in (error, *error.args)):
+            raise EngineError(_silent(where, "", "docker", limit("docker"))) from error
         raise EngineError(
             f"{where}: the engine has stopped answering; see that it runs (`docker info`), "
             "and the same command goes on where it stood, or use --engine local"
@@ -60,6 +65,13 @@ def _told(where: str, message: str) -> KernfitError:
     if "executable file not found" in first:
         first += "; the image is damaged: `invoke images --anew` makes it again"
     return EngineError(f"{where}: {first}")
+
+
+def _silent(where: str, what: str, name: str, seconds: float) -> str:
+    return (
+        f"{where}: no answer{what} within {seconds:.0f} s; restart the engine, use --engine local, "
+        f"or set {VARIABLE}={name}=SECONDS"
+    )
 
 
 def within(name: str, what: str, call: Callable[[], Answer], extra: float = 0.0) -> Answer:
@@ -81,10 +93,7 @@ def within(name: str, what: str, call: Callable[[], Answer], extra: float = 0.0)
     try:
         value, error = outcome.get(timeout=seconds)
     except queue.Empty:
-        raise EngineError(
-            f"Docker: no answer to {what} within {seconds:.0f} s; restart the engine, use --engine local, "
-            f"or set {VARIABLE}={name}=SECONDS"
-        ) from None
+        raise EngineError(_silent("Docker", f" to {what}", name, seconds)) from None
     if error is not None:
         raise error
     return value  # type: ignore[return-value]  # where there is no error, it is the answer
