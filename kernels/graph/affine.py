@@ -1,4 +1,4 @@
-"""Batch normalisation and other arithmetic per channel, folded into the weights before it.
+"""Batch normalisation and other arithmetic per channel, folded into the weights before it, or behind it.
 
 Element by element in float64, rounded once when all is folded: the constants of a library
 must not depend on the processor that builds it.
@@ -27,6 +27,11 @@ FILTERS = {
     "gemm": -1,
 }
 """The axis of the weights, the second operand, along which the result's channels lie."""
+PRODUCTS = FILTERS.keys() - {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+"""Those that also take what is done to their input: every result of them sees all channels and taps."""
+MATRIX = 2
+MOST_SHIFT = 8.0
+"""Of an input whose deviation is about 1: three bits of a sum may cancel."""
 
 
 @dataclass(frozen=True)
@@ -46,53 +51,112 @@ class Affine:
         return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
 
 
+IDENTITY = Affine(np.ones(1), np.zeros(1))
+
+
 def fold_affine(network: Network) -> Network:
-    """The same network with chains of arithmetic per channel folded."""
-    readers = Readers(network)
-    draft = Draft.of(network)
-    done: set[str] = set()
-    for tensor in network.program.tensors:
-        if tensor.role is Role.INTERNAL:
-            draft.add(tensor)
+    """The same network with chains of arithmetic per channel folded.
+
+    A chain goes into the weights of the product before it, or else into those of the one behind it.
+    """
+    folding = _Folding(network)
     for operator in network.program.operators:
-        if operator.name in done:
-            continue
-        chain, affine = _chain(network, readers, operator)
-        if not chain or not affine.finite():
-            draft.append(operator)
-            continue
-        done.update(each.name for each in chain)
-        if operator.kind in FILTERS:
-            _fold(draft, network, operator, affine, chain[-1].outputs[0])
+        folding.take(operator)
+    return folding.draft.network()
+
+
+class _Folding:
+    """The network in the making, and which of its operators are in others already."""
+
+    def __init__(self, network: Network) -> None:
+        """All tensors, and no operators yet."""
+        self._network, self._readers = network, Readers(network)
+        self.draft = Draft.of(network)
+        for tensor in network.program.tensors:
+            if tensor.role is Role.INTERNAL:
+                self.draft.add(tensor)
+        self._done: set[str] = set()
+        self._before: dict[str, tuple[str, Affine]] = {}
+        """By a product's name, what its input was made of, and how."""
+
+    def take(self, operator: Operator) -> None:
+        """Put an operator where it belongs."""
+        if operator.name in self._done:
+            return
+        chain, affine = _chain(self._network, self._readers, operator)
+        if affine is None or not affine.finite():
+            chain, affine = [], IDENTITY
+        take = self._product if operator.kind in FILTERS else self._others
+        if take(operator, chain, affine):
+            self._done.update(each.name for each in chain)
         else:
-            _normalise(draft, network, operator, affine, chain[-1].outputs[0])
-    return draft.network()
+            self.draft.append(operator)
+
+    def _product(self, operator: Operator, chain: list[Operator], affine: Affine) -> bool:
+        given = self._before.get(operator.name)
+        if given is None and (not chain or [each.kind for each in chain] == ["add"]):
+            return False
+        result = [operator, *chain][-1].outputs[0]
+        _fold(self.draft, self._network, operator, given or (operator.inputs[0], IDENTITY), affine, result)
+        return True
+
+    def _others(self, operator: Operator, chain: list[Operator], affine: Affine) -> bool:
+        result = [operator, *chain][-1].outputs[0]
+        following = self._readers.alone(result)
+        if following is not None and _takes(self._network, following, result, affine):
+            self._before[following.name] = _varying(self._network, operator), affine
+            return True
+        if chain:
+            _normalise(self.draft, self._network, operator, affine, result)
+        return bool(chain)
 
 
-def _chain(network: Network, readers: Readers, leading: Operator) -> tuple[list[Operator], Affine]:
-    """The operators behind `leading` that are affine per channel, and what they do together."""
+def _chain(network: Network, readers: Readers, leading: Operator) -> tuple[list[Operator], Affine | None]:
+    """The operators behind `leading` that are affine per channel, and what they do together.
+
+    With what it does itself if it is no product; None where it begins no such chain.
+    """
     program = network.program
     channels = program.tensor(leading.outputs[0]).shape[-1:]
-    total = Affine(np.ones(1), np.zeros(1))
-    chain: list[Operator] = []
+    total: Affine | None = IDENTITY
     if leading.kind not in FILTERS:
-        own = _affine(network, leading, leading.inputs[0], channels)
-        if own is None or leading.kind not in ("batch_norm", "mul"):
-            return [], total
-        total = own
+        begins = leading.kind in ("batch_norm", "mul")
+        total = _affine(network, leading, leading.inputs[0], channels) if begins else None
     elif program.tensor(leading.inputs[1]).role is not Role.CONSTANT:
-        return [], total
+        total = None
+    chain: list[Operator] = []
     name = leading.outputs[0]
-    while (following := readers.alone(name)) is not None:
+    while total is not None and (following := readers.alone(name)) is not None:
         own = _affine(network, following, name, channels)
         if own is None or program.tensor(following.outputs[0]).shape != program.tensor(name).shape:
             break
         chain.append(following)
         total = total.then(own)
         name = following.outputs[0]
-    if leading.kind in FILTERS and [each.kind for each in chain] == ["add"]:
-        return [], total
     return chain, total
+
+
+def _takes(network: Network, following: Operator, name: str, affine: Affine) -> bool:
+    """Whether a product can have what is done to its input `name` in its weights.
+
+    A shift is not that of the zeros around an image. One of many deviations would only cancel
+    again what the product then sums up, and with it the sum's last digits.
+    """
+    if following.kind not in PRODUCTS or following.inputs[0] != name or affine is IDENTITY:
+        return False
+    weights = network.constants.get(following.inputs[1])
+    attributes = following.attributes
+    if weights is None or weights.dtype != np.float32 or attributes.get("x_layout") == "NCHW":
+        return False
+    if following.kind == "gemm" and (weights.ndim != MATRIX or attributes["transpose"] not in ("nn", "nt")):
+        return False
+    padded = any(attributes.get("padding", ()))  # type: ignore[arg-type]
+    return not affine.shift.any() or (not padded and float(np.abs(affine.shift).max()) <= MOST_SHIFT)
+
+
+def _varying(network: Network, operator: Operator) -> str:
+    """The input that is not constant."""
+    return next(name for name in operator.inputs if name not in network.constants)
 
 
 def _affine(network: Network, operator: Operator, name: str, channels: tuple[int, ...]) -> Affine | None:
@@ -124,13 +188,25 @@ def _arithmetic(kind: str, value: Array, *, first: bool) -> Affine | None:
         return Affine(one / value, zero) if first else None
 
 
-def _fold(draft: Draft, network: Network, leading: Operator, affine: Affine, result: str) -> None:
-    """Scale the weights, and leave one addition if there is a shift."""
-    x, w = leading.inputs
+def _fold(
+    draft: Draft,
+    network: Network,
+    leading: Operator,
+    given: tuple[str, Affine],
+    affine: Affine,
+    result: str,
+) -> None:
+    """Scale the weights by what is done to the input and to the result; leave an addition for a shift."""
+    x, before = given
+    w = leading.inputs[1]
     weights = network.constants[w].astype(np.float64)
     axis = FILTERS[leading.kind]
     if leading.kind == "gemm" and leading.attributes["transpose"] in ("nt", "tt"):
         axis = -2
+    if before is not IDENTITY:
+        shift = _summed(weights * _spread(leading, weights, before.shift), axis)
+        weights = weights * _spread(leading, weights, before.scale)
+        affine = Affine(np.ones(1), shift).then(affine)
     shape = [1] * weights.ndim
     shape[axis] = -1
     scaled = draft.constant(
@@ -155,9 +231,30 @@ def _fold(draft: Draft, network: Network, leading: Operator, affine: Affine, res
         )
 
 
+def _spread(leading: Operator, weights: Array, value: Array) -> Array:
+    """A number for each channel of a product's input, or one for all, in the shape of its weights' axes."""
+    if value.size == 1:
+        return value.reshape(())
+    if leading.kind == "gemm":
+        return value[:, None] if leading.attributes["transpose"] == "nn" else value
+    filters, size = weights.shape[0], weights.shape[-1]
+    groups = value.size // size
+    each = np.repeat(value.reshape(groups, size), filters // groups, axis=0)
+    return each.reshape(filters, *[1] * (weights.ndim - 2), size)
+
+
+def _summed(terms: Array, axis: int) -> Array:
+    """The sum along all axes but one, in order: NumPy's own depends on the processor."""
+    rows = np.moveaxis(terms, axis, -1).reshape(-1, terms.shape[axis])
+    total = np.zeros(rows.shape[-1])
+    for row in rows:
+        total = total + row
+    return total
+
+
 def _normalise(draft: Draft, network: Network, leading: Operator, affine: Affine, result: str) -> None:
     """One product and sum for each element, where there is no product to fold it into."""
-    x = next(name for name in leading.inputs if name not in network.constants)
+    x = _varying(network, leading)
     channels = network.program.tensor(result).shape[-1:]
     whole: list[Tensor] = [
         draft.constant(f"{result}.{word}", np.ascontiguousarray(np.broadcast_to(value, channels)))

@@ -126,11 +126,13 @@ class Walk:
     def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
         """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
         first = len(self.draft.operators)
+        outputs: Sequence[Tensor] = ()
         try:
-            outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
+            if node.op_type in onnx_tail.TAIL and not node.domain:
+                outputs = self._imported(node, opset, lambda view: onnx_tail.take(view, node))
         except InputError as refusal:
             self.draft.forget(first)
-            why, outputs = InputError(f"{why}; {refusal}"), ()
+            why = InputError(f"{why}; {refusal}")
         if outputs:
             return outputs
         function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
@@ -192,6 +194,8 @@ class Walk:
                 if self._elements > MOST_ELEMENTS:
                     raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
+        if not node.domain and any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
+            raise InputError(BEYOND[node.op_type])
         nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
         if nothing is not None:
             return nothing
@@ -368,6 +372,17 @@ BEYOND: Mapping[str, str] = {
     **dict.fromkeys(
         ("NonMaxSuppression", "NonZero", "Unique"),
         "the shape of its result depends on the values of its inputs, which must be constant",
+    ),
+    **dict.fromkeys(
+        (
+            "Bernoulli",
+            "Multinomial",
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+        ),
+        "its result is random, and a library's depend on their inputs alone; give the numbers as an input",
     ),
     **dict.fromkeys(
         ("Loop", "Scan", "SequenceMap"),

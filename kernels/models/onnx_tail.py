@@ -71,13 +71,11 @@ TAIL: dict[str, Row] = {
 
 
 def take(node: Node, proto: onnx.NodeProto) -> tuple[Tensor, ...]:
-    """The node's first output, by a kernel of its own; none where the table has not its type.
+    """The first output of a node of a type that the table has, by a kernel of its own.
 
     InputError says what about it is beyond the table.
     """
-    row = TAIL.get(proto.op_type)
-    if row is None or proto.domain:
-        return ()
+    row = TAIL[proto.op_type]
     if any(node.outputs[1:]):
         raise node.refuse("TVM's importer is trusted with its first output alone")
     for number, tensor in enumerate(node.inputs):

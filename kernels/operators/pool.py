@@ -281,12 +281,15 @@ def _pool(node: Node) -> Tensor:
 
 
 def _norms(node: Node, x: Tensor, attributes: dict[str, Any]) -> Tensor:
-    """The p-th root of the sum of |x|^p."""
+    """The p-th root of the sum of |x|^p, under windows or over the whole image."""
     p = node.attribute("p", 2)
     powers = applied(node, "absolute", x) if p != 2 else both(node, "mul", x, x)  # noqa: PLR2004 - squares
     if p not in (1, 2):
         powers = both(node, "pow", powers, node.constant(np.array([float(p)])))
-    y = channels_first(node, node.call("sum_pool", {"x": channels_last(node, powers)}, attributes))
+    if node.op == "GlobalLpPool":
+        y = node.call("reduce_sum", {"x": powers}, {"axes": tuple(range(2, len(x.shape)))})
+    else:
+        y = channels_first(node, node.call("sum_pool", {"x": channels_last(node, powers)}, attributes))
     if p == 1:
         return y
     if p == 2:  # noqa: PLR2004 - squares
@@ -297,6 +300,8 @@ def _norms(node: Node, x: Tensor, attributes: dict[str, Any]) -> Tensor:
 def _global(node: Node) -> Tensor:
     x = node.given(0)
     real(node, x)
+    if node.op == "GlobalLpPool":
+        return _norms(node, x, {})
     if node.op == "GlobalMaxPool":
         return node.call("reduce_max", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
     if len(x.shape) - 2 not in LAYOUTS:
@@ -309,5 +314,6 @@ ONNX = {
     "AveragePool": _pool,
     "LpPool": _pool,
     "GlobalAveragePool": _global,
+    "GlobalLpPool": _global,
     "GlobalMaxPool": _global,
 }

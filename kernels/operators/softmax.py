@@ -161,7 +161,7 @@ class Softmax(Family):
 
 def _weighted(value: Array, distance: Array) -> Array:
     """The shares times their distances; nothing where a share is nothing, however far away."""
-    return np.where(value == 0, 0.0, value * -distance)
+    return np.multiply(value, -distance, out=np.zeros_like(value), where=value != 0)
 
 
 class LogSoftmax(Softmax):

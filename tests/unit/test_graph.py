@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -152,6 +154,76 @@ def test_folding_rounds_once(tmp_path: Path) -> None:
     wanted = constants["w"].transpose(0, 2, 3, 1) * scale[:, None, None, None]
     np.testing.assert_array_equal(network.constants[conv.inputs[1]], wanted.astype(np.float32))
     assert kinds(network)["batch_norm"] == 0
+
+
+NORMS = {
+    name: np.array(value, np.float32)
+    for name, value in {
+        "scale": [0.7, 1.3, 1.1, 0.6],
+        "shift": [0.3, -0.2, 0.1, 0.5],
+        "mean": [0.2, -1, 0.4, 0],
+        "variance": [0.5, 1.5, 1, 2],
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "w", "words", "folded"),
+    [
+        ("Conv", (1, 4, 7, 9), (6, 4, 3, 3), {}, True),
+        ("Conv", (1, 4, 7, 9), (6, 2, 3, 2), {"group": 2, "strides": [2, 1], "dilations": [1, 2]}, True),
+        ("Conv", (1, 4, 7, 9), (8, 1, 3, 3), {"group": 4}, True),
+        ("Conv", (1, 4, 7, 9), (4, 1, 3, 3), {"group": 4}, True),
+        ("Conv", (2, 4, 9), (3, 4, 3), {}, True),
+        ("Conv", (1, 4, 7, 9), (6, 4, 1, 1), {"pads": [0, 0, 0, 0]}, True),
+        ("Conv", (1, 4, 7, 9), (6, 4, 3, 3), {"pads": [1, 1, 1, 1]}, False),
+        ("ConvTranspose", (1, 4, 7, 9), (4, 6, 3, 3), {}, False),
+        ("MatMul", (5, 4), (4, 3), {}, True),
+        ("Gemm", (5, 4), (3, 4), {"transB": 1}, True),
+    ],
+)
+@pytest.mark.parametrize("shifted", [True, False])
+def test_a_normalisation_goes_into_the_product_behind_it_but_no_shift_over_a_border(
+    op: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    words: dict[str, Any],
+    tmp_path: Path,
+    *,
+    folded: bool,
+    shifted: bool,
+) -> None:
+    """What is behind the product goes into it too; what is said of a border is for a shift alone."""
+    constants = {**NORMS, "w": networks.weights("w", w), "two": np.float32([2])}
+    if not shifted:
+        constants |= {"mean": np.zeros(4, np.float32), "shift": np.zeros(4, np.float32)}
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", *NORMS], ["n"]),
+        helper.make_node(op, ["n", "w"], ["c"], **words),
+        helper.make_node("Mul", ["c", "two"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model(nodes, {"x": x}, ["y"], constants), path)
+    network = graph.optimise(read(path))
+    assert (kinds(network)["batch_norm"] == 0) == (folded or (not shifted and op == "Conv"))
+    assert not kinds(network)["mul"]
+    inputs = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+
+
+def test_a_normalisation_stays_where_its_sum_would_cancel_or_others_read_it(tmp_path: Path) -> None:
+    constants = {**NORMS, "w": networks.weights("w", (4, 3)), "v": networks.weights("v", (4, 3))}
+    path = tmp_path / "m.onnx"
+    far = {**constants, "mean": np.full(4, 2000, np.float32)}
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", *NORMS], ["n"]),
+        helper.make_node("MatMul", ["n", "w"], ["y"]),
+    ]
+    onnx.save(networks.model(nodes, {"x": (5, 4)}, ["y"], far), path)
+    assert kinds(graph.optimise(read(path)))["batch_norm"] == 1
+    nodes.append(helper.make_node("MatMul", ["n", "v"], ["z"]))
+    onnx.save(networks.model(nodes, {"x": (5, 4)}, ["y", "z"], constants), path)
+    assert kinds(graph.optimise(read(path)))["batch_norm"] == 1
 
 
 def test_a_listing_is_no_network() -> None:

@@ -59,6 +59,16 @@ def test_windows_are_counted_as_onnxruntime_counts_them(op: str, tmp_path: Path)
             assert network.program.tensor(name).shape == value.shape
 
 
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_norms_of_whole_images_are_onnxruntimes(p: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    node = helper.make_node("GlobalLpPool", ["x"], ["y"], p=p)
+    onnx.save(networks.model([node], {"x": (2, 3, 5, 7)}, ["y"]), path)
+    network = read(path)
+    inputs = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+
+
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 def test_padding_is_added_as_onnxruntime_adds_it(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
