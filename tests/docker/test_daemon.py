@@ -27,6 +27,8 @@ from toolchains.target import find_target
 
 STEP = b"#!/bin/sh\necho begun\nexec sleep 600\n"
 """What steps run in the images of our own daemon: it begins, and does not end."""
+APART = ("--bridge=none", "--iptables=false")
+"""Without a bridge, and in a network of its own: there alone it removes the bridge of that name."""
 
 
 class Daemon:
@@ -46,7 +48,7 @@ class Daemon:
         paths = [word for flag, name in words.items() for word in (flag, str(self.folder / name))]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["dockerd", *paths, "-H", self.host, "--bridge=none", "--iptables=false", "-s", "vfs"],
+                ["unshare", "--net", "dockerd", *paths, "-H", self.host, *APART, "-s", "vfs"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
