@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from docker.errors import DockerException
 
 import docker
 from tests.faults import Project, told
@@ -58,10 +59,10 @@ class Daemon:
         while time.monotonic() < deadline:
             try:
                 _knock(self.host, 5.0)
-            except OSError:
+                self.client().close()
+            except (OSError, DockerException):
                 time.sleep(0.2)
                 continue
-            self.client().close()
             return
         pytest.fail((self.folder / "log").read_text(encoding="utf-8")[-2000:])
 
