@@ -77,7 +77,7 @@ def test_four_threads_compute_what_one_does(
     assert (ended.returncode, ended.stdout) == (0, ""), ended
 
 
-@pytest.mark.parametrize("name", ["x86_64", "armv7"])
+@pytest.mark.parametrize("name", ["x86_64", pytest.param("armv7", marks=pytest.mark.everything)])
 def test_four_threads_run_a_network_as_one_does(name: str, options: Options, tmp_path: Path) -> None:
     target = find_target(name)
     build(branching("threads"), target, options, Progress())
