@@ -136,7 +136,7 @@ class Server:
         raise AssertionError(log.read_text(encoding="utf-8"))
 
     def stop(self) -> None:
-        """As when the board loses its power: connections end first, and nobody tells how their work ended."""
+        """As when the board loses its power: connections end first, and nobody tells how work ended."""
         for process in (self.child.pid, *reversed(children(self.child.pid))):
             try:
                 os.kill(process, signal.SIGKILL)
