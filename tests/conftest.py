@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from toolchains.engines.local import LocalEngine
 from toolchains.pipeline import Options
@@ -16,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("kernfit", deadline=None)
 settings.load_profile("kernfit")
 """No test may fail because a machine is slow."""
+SHARING = frozenset(
+    f"test_{name}.py" for name in ("counting", "in_place", "operators", "third_party", "threads")
+)
+"""Files of tests for which the small kernels are built once, for every target (the fixture `edges`)."""
 SKIPPED = pytest.StashKey[list[str]]()
 
 
@@ -34,17 +40,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SKIPPED] = []
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long tests out unless they were asked for; those that share what is made stay together.
+class Together(LoadScopeScheduling):
+    """Of tests that run side by side, one process has those of a file, and of what files share."""
 
-    Of tests that run side by side, one process has those of a file, of the Docker engine, or of
-    the small kernels.
-    """
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        shared = "edges" if "edges" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group("docker" if folder == "docker" else shared))
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        if "docker" in file.parts:
+            return "the Docker engine"
+        return "the small kernels" if file.name in SHARING else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """How pytest-xdist hands out tests."""
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave long tests out unless they were asked for: deselected, which pytest's summary says."""
     if config.getoption("--everything"):
         return
     long = [item for item in items if item.get_closest_marker("everything")]

@@ -42,7 +42,7 @@ def run_tests(*, everything: bool, only: str, match: str, require: bool) -> int:
     if only and only not in FOLDERS:
         raise UsageError(f"no folder of tests '{only}'{did_you_mean(only, FOLDERS)}")
     at_once = str(min(processors(), MOST_AT_ONCE))
-    command = ["-m", "pytest", "-n", at_once, "--dist", "loadgroup", f"tests/{only}" if only else "tests"]
+    command = ["-m", "pytest", "-n", at_once, f"tests/{only}" if only else "tests"]
     if everything:
         command.append("--everything")
     if require:
