@@ -103,12 +103,17 @@ def _save_images(path: Path, targets: Sequence[Target], say: Say) -> None:
 # -- use -----------------------------------------------------------------------------
 
 
+def no_bundle(folder: Path) -> InputError:
+    """What is wrong with a folder that has no sums."""
+    return InputError(f"{folder}: not a bundle of `invoke images --export`: no {SUMS} in it")
+
+
 def check(folder: Path) -> None:
     """InputError that names the first file that is not what the bundle's list says."""
     try:
         listed = read_sums(folder)
     except OSError as error:
-        raise InputError(f"{folder}: not a bundle of `invoke images --export`: no {SUMS} in it") from error
+        raise no_bundle(folder) from error
     except ValueError as error:
         raise InputError(f"{folder / SUMS} is damaged ({error}); copy the bundle again") from error
     present = _files(folder)

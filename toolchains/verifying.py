@@ -22,6 +22,7 @@ from kernels.codegen.driver import weights_symbol
 from kernels.errors import CheckFailedError, EngineError, InputError, MissingToolError, UsageError
 from kernels.manifest import Manifest
 from toolchains.archive import SUMS, file_sha256, make_archive, read_sums
+from toolchains.bundle import no_bundle
 from toolchains.cache import ROOT
 from toolchains.comparing import archive_members, first_difference
 from toolchains.engines.choose import require_engine
@@ -233,7 +234,7 @@ def _require(again: Again) -> None:
     """The engine and the bundle that are named exist: said at once, and not by what makes it again."""
     require_engine(again.engine)
     if again.offline and not (Path(again.offline) / SUMS).is_file():
-        raise InputError(f"{again.offline}: not a bundle of `invoke images --export`: no {SUMS} in it")
+        raise no_bundle(Path(again.offline))
 
 
 def _rebuilt(recipe: Recipe, name: str, again: Again, folder: Path, progress: Progress) -> Path:

@@ -194,14 +194,15 @@ class Walk:
                 if self._elements > MOST_ELEMENTS:
                     raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
-        if not node.domain and any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
-            raise InputError(BEYOND[node.op_type])
+        beyond = "" if node.domain else BEYOND.get(node.op_type, "")
+        if beyond and any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
+            raise InputError(beyond)
         nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
         if nothing is not None:
             return nothing
         importer = None if node.domain else importers().get(node.op_type)
-        if importer is None and not node.domain and node.op_type in BEYOND:
-            raise InputError(BEYOND[node.op_type])
+        if importer is None and beyond:
+            raise InputError(beyond)
         if importer is None:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, ClassVar
 
@@ -275,21 +275,24 @@ def _pool(node: Node) -> Tensor:
             raise node.refuse("count_include_pad together with a ceil_mode that adds windows")
         attributes["count_include_pad"] = True
     if node.op == "LpPool":
-        return _norms(node, x, attributes)
+        return _norms(
+            node,
+            x,
+            lambda powers: channels_first(
+                node, node.call("sum_pool", {"x": channels_last(node, powers)}, attributes)
+            ),
+        )
     kind = "max_pool" if node.op == "MaxPool" else "average_pool"
     return channels_first(node, node.call(kind, {"x": channels_last(node, x)}, attributes))
 
 
-def _norms(node: Node, x: Tensor, attributes: dict[str, Any]) -> Tensor:
-    """The p-th root of the sum of |x|^p, under windows or over the whole image."""
+def _norms(node: Node, x: Tensor, summed: Callable[[Tensor], Tensor]) -> Tensor:
+    """The p-th root of the sum of |x|^p, as `summed` adds them up."""
     p = node.attribute("p", 2)
     powers = applied(node, "absolute", x) if p != 2 else both(node, "mul", x, x)  # noqa: PLR2004 - squares
     if p not in (1, 2):
         powers = both(node, "pow", powers, node.constant(np.array([float(p)])))
-    if node.op == "GlobalLpPool":
-        y = node.call("reduce_sum", {"x": powers}, {"axes": tuple(range(2, len(x.shape)))})
-    else:
-        y = channels_first(node, node.call("sum_pool", {"x": channels_last(node, powers)}, attributes))
+    y = summed(powers)
     if p == 1:
         return y
     if p == 2:  # noqa: PLR2004 - squares
@@ -300,10 +303,11 @@ def _norms(node: Node, x: Tensor, attributes: dict[str, Any]) -> Tensor:
 def _global(node: Node) -> Tensor:
     x = node.given(0)
     real(node, x)
+    axes = {"axes": tuple(range(2, len(x.shape)))}
     if node.op == "GlobalLpPool":
-        return _norms(node, x, {})
+        return _norms(node, x, lambda powers: node.call("reduce_sum", {"x": powers}, axes))
     if node.op == "GlobalMaxPool":
-        return node.call("reduce_max", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
+        return node.call("reduce_max", {"x": x}, axes)
     if len(x.shape) - 2 not in LAYOUTS:
         return node.call("reduce_mean", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
     return channels_first(node, node.call("global_average_pool", {"x": channels_last(node, x)}))

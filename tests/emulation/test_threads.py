@@ -17,20 +17,17 @@ from kernels.program import Program
 from tests.emulation.conftest import built_for
 from tests.emulation.test_runner import CHECK, GOOD, linked
 from tests.sketches import branching
+from tests.targets import at_first
 from tests.unit.test_listing import gemm, write
 from toolchains.emulate import find_machine, find_other_machine
 from toolchains.link import RUNNER, compiler, zig_environment
 from toolchains.pipeline import REFERENCE, Options, build
 from toolchains.progress import Progress
-from toolchains.target import Target, all_targets, find_target
+from toolchains.target import Target, find_target
 
 SOURCE = Path(__file__).parent / "threads.c"
 HERE = "x86_64"
 """Runs itself where it can, fast, and so in every run; the others with --everything."""
-TARGETS = [
-    pytest.param(target, id=name, marks=[] if name == HERE else pytest.mark.everything)
-    for name, target in all_targets().items()
-]
 
 
 def program(folder: Path, target: Target, *linked_too: str) -> Path:
@@ -57,7 +54,7 @@ def run(executable: Path, target: Target, words: list[str]) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", at_first(HERE))
 def test_four_threads_compute_what_one_does(
     target: Target, edges: Program, options: Options, tmp_path: Path
 ) -> None:

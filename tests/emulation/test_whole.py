@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -26,7 +25,7 @@ from kernels.plan import WeightsMode
 from kernels.program import Network
 from kernels.whole import Reference
 from tests.emulation.test_build import invoke, left_over
-from tests.emulation.test_package import COMPILERS, STRICT, flags
+from tests.emulation.test_package import STRICT, flags, usual
 from tests.sketches import Sketch, branching
 from tests.targets import FEW_AT_FIRST
 from toolchains.emulators import find_emulator
@@ -191,13 +190,22 @@ def emulate(program: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 def compiled(source: Path, folders: list[Path], language: str = "c") -> Path:
     """A program of that source and the libraries that lie in the folders."""
     program = source.with_suffix("")
-    command = COMPILERS["gcc" if language == "c" else "g++"]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
     words = ["-std=c99"] if language == "c" else []
     linked = [flag for folder in folders for flag in flags(folder)]
     subprocess.run(
-        [*command, *STRICT, *words, "-x", language, str(source), "-x", "none", *linked, "-o", str(program)],
+        [
+            *usual(language),
+            *STRICT,
+            *words,
+            "-x",
+            language,
+            str(source),
+            "-x",
+            "none",
+            *linked,
+            "-o",
+            str(program),
+        ],
         check=True,
         env=zig_environment(),
     )

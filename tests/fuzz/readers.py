@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -288,23 +289,13 @@ ARRAY = Path(KEPT.name) / "array.npy"
 np.save(ARRAY, np.ones((40, 33), np.float32))
 DESCRIBED = test_repack.manifest(plan(GEMM, HOST))
 
+of_onnx = partial(Reader, seeds=models, more_seeds=operators, mutate=mutators.protobuf)
+
 READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
-        Reader(
-            name="model.onnx",
-            read=read_onnx_model,
-            seeds=models,
-            more_seeds=operators,
-            mutate=mutators.protobuf,
-        ),
-        Reader(
-            name="inspected.onnx",
-            read=inspect_model,
-            seeds=models,
-            more_seeds=operators,
-            mutate=mutators.protobuf,
-        ),
+        of_onnx(name="model.onnx", read=read_onnx_model),
+        of_onnx(name="inspected.onnx", read=inspect_model),
         Reader(name="listing.toml", read=read_listing, seeds=listings, mutate=mutators.text),
         Reader(name="input.toml", read=read_targets, seeds=targets, mutate=mutators.text),
         Reader(name="records.toml", read=read_records, seeds=records, mutate=mutators.text),
