@@ -35,7 +35,7 @@ COMPILERS = {
 
 
 def usual(language: str) -> list[str]:
-    """This machine's own compiler of c or c++; zig's, which makes its libraries first, where there is none."""
+    """The machine's own compiler of c or c++, or zig's, which makes its libraries first."""
     own, other = ("g++", "clang++") if language == "c++" else ("gcc", "clang")
     return COMPILERS[own if shutil.which(own) else other]
 
