@@ -40,18 +40,20 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            signals.expect()
             try:
                 function(*args, **kwargs)
-            except SystemExit as error:
-                if error.code in signals.STATUSES:
-                    leave(error.code, "interrupted: nothing half-written is left")
-                raise
-            except Exception as error:
-                known = as_known(error)
-                if known is None or known.status == 1:
-                    raise
-                ERR.print(f"[red]error:[/red] {escape(told(known))}")
-                raise SystemExit(known.status) from error
+            except BaseException as error:
+                known = as_known(error) if isinstance(error, Exception) else None
+                if not (status := signals.status()):
+                    if known is None or known.status == 1:
+                        raise
+                    ERR.print(f"[red]error:[/red] {escape(told(known))}")
+                    raise SystemExit(known.status) from error
+            else:
+                status = signals.status()
+            if status:
+                leave(status, "interrupted: nothing half-written is left")
 
         return invoke_task(**options)(guarded)
 

@@ -286,7 +286,7 @@ def interrupt(project: Project, words: list[str], number: signal.Signals, after:
         status = child.wait(60)
         took = time.monotonic() - sent
         if status not in (128 + number, -number):  # Invoke gives 1 before it has read a line of ours
-            assert (status, project.said()) == (1, "")
+            assert (status, project.said()) == (1, ""), f"it ended with {status}, and said {project.said()}"
         assert "Traceback" not in project.said() or status < 0  # as Python does before that
         return took
     return None

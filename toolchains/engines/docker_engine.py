@@ -181,7 +181,7 @@ class DockerEngine:
         self._closed = True
         if self._creating.acquire(timeout=CLOSE_SECONDS):
             self._creating.release()
-        left = [self._live.pop(name) for name in list(self._live)]
+        left = [container for name in list(self._live) if (container := self._live.pop(name, None))]
         threads = [threading.Thread(target=_remove, args=(each,), daemon=True) for each in left]
         for thread in threads:
             thread.start()
