@@ -31,6 +31,7 @@ def chosen(target: Target, result: Built, options: Options) -> tuple[Plan, Path]
     return msgspec.structs.replace(plan, kernels=tuple(first.values())), place
 
 
+@pytest.mark.parametrize("built", FEW_AT_FIRST, indirect=True)
 def test_both_ways_are_right(built: tuple[Target, Built], options: Options, tmp_path: Path) -> None:
     target, result = built
     plan, place = chosen(target, result, options)

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from kernels.models import catalog, read_model
-from kernels.program import Program
-from tests.emulation.conftest import built_for
+from tests.emulation.conftest import Edges, built_for
 from toolchains.pipeline import Built, Options, build
 from toolchains.progress import Progress
 from toolchains.quarantine import Bug, known_bugs
@@ -25,7 +24,7 @@ NOT_HERE = re.compile(r"is older than .*, which this target needs|this machine('
 Docker's tests run with a QEMU that is new enough for every target."""
 
 
-def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: Program) -> None:
+def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: Edges) -> None:
     target, result = built
     wrong = [
         f"{row.kernel} on {row.cpu}: {row.status}: {row.reason}"
@@ -33,7 +32,7 @@ def test_every_kernel_is_right_on_every_cpu(built: tuple[Target, Built], edges: 
         if row.status != "pass" and not (row.status == "skipped" and NOT_HERE.search(row.reason))
     ]
     assert not wrong
-    names = {operator.group for operator in edges.operators}
+    names = {operator.group for operator in edges[target.name].operators}
     for cpu in target.checked_on:
         assert {row.kernel for row in result.report.rows if row.cpu == cpu} == names
 
@@ -44,7 +43,7 @@ def test_every_kernel_was_run_between_pages_that_must_not_be_touched(built: tupl
 
 
 @pytest.mark.parametrize("bug", known_bugs(), ids=lambda bug: bug.id)
-def test_every_record_of_a_bug_explains_something(bug: Bug, edges: Program, options: Options) -> None:
+def test_every_record_of_a_bug_explains_something(bug: Bug, edges: Edges, options: Options) -> None:
     """One that does not is struck out, as far as the emulator here is one that it tells of."""
     rows = [
         row
