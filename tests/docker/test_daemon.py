@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -41,6 +42,12 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it; a containerd that a killed one left is ended first, which it would wait for in vain."""
+        left = self.folder / "exec" / "containerd" / "containerd.pid"
+        if left.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(left.read_text(encoding="utf-8")), signal.SIGKILL)
+            left.unlink()
         words = {
             "--data-root": "data",
             "--exec-root": "exec",

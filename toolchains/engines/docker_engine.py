@@ -40,6 +40,8 @@ ENVIRONMENT = {
 """All that a step has beside the image's PATH and KERNFIT_LIMITS, if it is set."""
 CLOSE_SECONDS = 10.0
 """Containers that take longer to be removed, as of an engine that is stuck, are left to the next run."""
+NOT_RUN = (126, 127)
+"""How a container ends whose program cannot be run (timeout(1)); no step of ours ends so."""
 ORPHAN_SECONDS = 60
 """A container ends by itself so long after the step's limit, for when nobody is left to end it."""
 
@@ -129,6 +131,11 @@ class DockerEngine:
                 status = within("docker", f"the end of {module}", follow, seconds)
             finally:
                 timer.cancel()
+        if status in NOT_RUN:
+            raise EngineError(
+                f"Docker, in {module}: {lines[-1] if lines else 'nothing was run'}; the image is damaged: "
+                "`invoke images --anew` makes it again"
+            )
         check_step(module, status, "\n".join(lines), timed_out=expired.is_set())
         return peak[-1] if peak else None
 

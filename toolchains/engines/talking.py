@@ -61,10 +61,7 @@ def talking(what: str = "") -> Iterator[None]:
 def _told(where: str, message: str) -> KernfitError:
     if FULL in message.lower():
         return ResourceError(f"{where}: no space left on its disk; `docker system prune` frees some")
-    first = message.splitlines()[0]
-    if "executable file not found" in first:
-        first += "; the image is damaged: `invoke images --anew` makes it again"
-    return EngineError(f"{where}: {first}")
+    return EngineError(f"{where}: {message.splitlines()[0]}")
 
 
 def _silent(where: str, what: str, name: str, seconds: float) -> str:
