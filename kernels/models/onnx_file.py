@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import checker, external_data_helper, helper, inliner, numpy_helper, shape_inference
+from onnx import checker, defs, external_data_helper, helper, inliner, numpy_helper, shape_inference
 
 from kernels.errors import InputError, did_you_mean
 
@@ -323,10 +323,26 @@ def _infer(path: Path, model: onnx.ModelProto) -> None:
         return
     if any(each.name == "ceil_mode" and each.i for node in model.graph.node for each in node.attribute):
         return
+    opset = max((each.version for each in model.opset_import if not each.domain), default=0)
+    for node in model.graph.node:
+        if not node.domain and defs.has(node.op_type, opset):
+            schema: Any = defs.get_schema(node.op_type, opset)
+            if schema.has_function:  # whose body, for ONNX, lacks what the node leaves at its default
+                node.attribute.extend(defaults(node, schema))
     try:
         shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: {_line(error)}") from error
+
+
+def defaults(node: onnx.NodeProto, schema: Any) -> list[onnx.AttributeProto]:
+    """The attributes that a node leaves at their defaults."""
+    given = {attribute.name for attribute in node.attribute}
+    return [
+        attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if name not in given and attribute.default_value.type
+    ]
 
 
 def _line(error: Exception) -> str:

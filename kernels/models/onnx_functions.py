@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import defs
 
 from kernels.errors import InputError
-from kernels.models.onnx_file import array_of, name_of
+from kernels.models.onnx_file import array_of, defaults, name_of
 
 
 def body(
@@ -32,11 +32,8 @@ def body(
     function = _function(schema, node, opset, types)
     if function is None:
         return None
-    given = {attribute.name: attribute for attribute in node.attribute}
-    for name, attribute in schema.attributes.items():
-        if name not in given and attribute.default_value.type:
-            given[name] = attribute.default_value
-    given = {attribute.name: attribute for attribute in function.attribute_proto} | given
+    attributes = (*function.attribute_proto, *defaults(node, schema), *node.attribute)
+    given = {attribute.name: attribute for attribute in attributes}
     prefix = name_of(node)
     inputs = [*node.input, *[""] * (len(function.input) - len(node.input))]
     outputs = [*node.output, *[""] * (len(function.output) - len(node.output))]

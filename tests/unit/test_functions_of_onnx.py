@@ -15,10 +15,13 @@ from tests.unit.test_onnx import read
 X = {"x": (2, 3, 4)}
 
 
-def test_a_function_becomes_its_body_under_the_name_of_its_node(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [{"axes": [0, 2]}, {}], ids=["axes", "default"])
+def test_a_function_becomes_its_body_under_the_name_of_its_node(
+    tmp_path: Path, given: dict[str, list[int]]
+) -> None:
     path = tmp_path / "m.onnx"
-    nodes = [helper.make_node("MeanVarianceNormalization", ["x"], ["y"], name="mvn", axes=[0, 2])]
-    onnx.save(networks.model(nodes, X, ["y"]), path)
+    nodes = [helper.make_node("MeanVarianceNormalization", ["x"], ["y"], name="mvn", **given)]
+    onnx.save(networks.model(nodes, {"x": (2, 3, 4, 5)}, ["y"]), path)
     network = read(path)
     assert {operator.name.split("/")[0] for operator in network.program.operators} == {"mvn", "y"}
     inputs = networks.inputs_of(network)
