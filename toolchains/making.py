@@ -39,7 +39,7 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8
 LLVM_OF_TVM = "22"
 """The LLVM inside the pinned apache-tvm wheel (`target.llvm_version_major`)."""
 KERNELS_PER_PROCESS = 6
-"""A code generation process takes 1.5 s to begin, and 0.15 s for each kernel."""
+"""A process of code generation takes a second to begin, and 0.15 s for each kernel."""
 
 
 SUFFIXES = (".o", ".frame.o")

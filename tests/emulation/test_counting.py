@@ -49,6 +49,7 @@ def test_counts_do_not_depend_on_where_a_kernel_lies(name: str, options: Options
     """Instructions of x86 have any length, and QEMU treats those that cross a page specially."""
     need_counting(find_target(name))
     head, *kernels = listing().split("[[kernel]]")
+    kernels = kernels[::6]
     counts = []
     for number, chosen in enumerate((kernels, kernels[7:] + kernels[:3])):
         path = tmp_path / str(number) / "edges.toml"
