@@ -24,8 +24,12 @@ LESS_THAN_SQUARED = 9.0
 """What takes time in proportion takes 4 times as much for such a model; by pairs it would take 16."""
 
 
-def growth(of: Callable[[int], object], count: int) -> float:
-    """How many times as much of the processor `count` takes as a fourth of it."""
+def in_proportion(of: Callable[[int], object], count: int) -> bool:
+    """Whether `count` takes less of the processor than a square would, beside a fourth of it.
+
+    Others at work on the machine make either longer, so that one of three comparisons is enough;
+    what goes by pairs passes none.
+    """
 
     def cost(number: int) -> float:
         begin = time.process_time()
@@ -33,8 +37,7 @@ def growth(of: Callable[[int], object], count: int) -> float:
         return time.process_time() - begin
 
     cost(count // TIMES)  # what is imported and cached comes first
-    small = min(cost(count // TIMES) for _ in range(2))
-    return cost(count) / small
+    return any(cost(count) < LESS_THAN_SQUARED * cost(count // TIMES) for _ in range(3))
 
 
 @pytest.mark.parametrize("kinds", [("Relu", "Sigmoid", "Neg"), ("Softmax", "Relu")])
@@ -50,7 +53,7 @@ def test_many_nodes_take_time_in_proportion(count: int, kinds: tuple[str, ...], 
         text = driver_text("define i32 @stub() {\n}\n", plan, TARGET)
         assert text.count(" call ") > len(plan.network.calls) > count // (MOST_STEPS + 2)
 
-    assert growth(take, count) < LESS_THAN_SQUARED
+    assert in_proportion(take, count)
 
 
 @pytest.mark.parametrize("kinds", [("Relu", "Sigmoid", "Neg"), ("Softmax", "Relu")])
@@ -89,7 +92,7 @@ def test_many_tensors_that_live_at_once_take_time_in_proportion(tmp_path: Path) 
         assert planned is not None
         assert planned.arena_bytes <= 1.1 * planned.live_bytes
 
-    assert growth(take, 3000) < LESS_THAN_SQUARED
+    assert in_proportion(take, 3000)
 
 
 def test_a_split_into_many_takes_time_in_proportion(tmp_path: Path) -> None:
@@ -99,4 +102,4 @@ def test_a_split_into_many_takes_time_in_proportion(tmp_path: Path) -> None:
         path = saved(networks.model(nodes, {"x": (count, 3)}, ["y"]), tmp_path)
         assert len(graph.optimise(read(path)).program.operators) == 2 * count - 1
 
-    assert growth(take, 4000) < LESS_THAN_SQUARED
+    assert in_proportion(take, 4000)
