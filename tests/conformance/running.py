@@ -37,7 +37,7 @@ from toolchains.process import run
 from toolchains.table import network_entry, table_text
 from toolchains.target import NATIVE, Target, find_target
 
-BATCH = 24
+BATCH = 62
 """Tests in one runner."""
 SECONDS = 60.0
 """One test may take so long, under an emulator too."""
