@@ -126,6 +126,12 @@ def test_it_is_not_chosen_where_it_does_not_suit_or_pay(attributes: str, x: str,
     assert not chosen(tmp_path, conv(f"filters = 128, {attributes}", x)).winograd
 
 
+def test_it_is_not_chosen_where_its_larger_weights_come_from_memory() -> None:
+    kernels = plan(read_model(catalog()["resnet50"]), find_target("x86_64"), winograd=True).kernels
+    fast = {kernel.name for kernel in kernels if kernel.winograd}
+    assert fast == {"conv2_3x3", "conv3_3x3", "conv4_3x3"}, "conv5_3x3's are 38 MB, directly 9"
+
+
 @pytest.mark.parametrize("m", TRANSFORMS)
 @pytest.mark.parametrize("padding", ["[1, 1, 1, 1]", "[0, 2, 1, 0]"])
 def test_the_bound_holds_what_rounding_does_and_no_missing_channel(
