@@ -363,17 +363,16 @@ def bench(
     from toolchains.bench import networks, running
     from toolchains.native import own_target
     from toolchains.session import opened
-    from toolchains.torch_program import find_models
     from toolchains.words import parse_seconds
 
     taking = parse_seconds("--seconds", seconds)
     networks.require_words(model, sets, of_networks=layers or bool(dim), size=size)
-    arch, listing = arch or own_target(), model_files.DEFAULT
-    with opened(arch, listing, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
+    arch, models = arch or own_target(), model or model_files.DEFAULT
+    with opened(arch, models, engine, jobs, out, verbose=verbose, records=records, dim=dim) as s:
         options = msgspec.structs.replace(s.options, winograd=winograd)
         if model:
             networks.bench_models(
-                find_models(model, s.progress),
+                s.paths,
                 s.dims,
                 s.targets,
                 options,

@@ -136,6 +136,15 @@ def test_wrong_words_are_named(words: tuple[str, ...], message: str) -> None:
     assert message in done.stderr
 
 
+def test_sizes_that_a_model_leaves_open_are_given(tmp_path: Path) -> None:
+    """The command line brings the model with them, and not the listing that goes without a model."""
+    path, out = onnx_file(tmp_path / "open.onnx"), tmp_path / "bench"
+    words = ("--model", str(path), "--dim", "batch=2", "--seconds", "0.01", "--out", str(out))
+    done = invoke("bench", "--engine", "local", *words)
+    assert done.returncode == 0, done.stderr
+    assert [row.kernel for row in results.read(out / "bench.json").sets[NETWORKS].rows] == ["open"]
+
+
 def test_the_peer_may_fold_what_older_exporters_leave_open(tmp_path: Path) -> None:
     model = onnx.load(onnx_file(tmp_path / "old.onnx"))
     for each in model.graph.initializer:
