@@ -52,9 +52,10 @@ def test_counts_do_not_depend_on_where_a_kernel_lies(name: str, options: Options
     kernels = kernels[::6]
     counts = []
     for number, chosen in enumerate((kernels, kernels[7:] + kernels[:3])):
-        path = tmp_path / str(number) / "edges.toml"
+        path = tmp_path / str(number) / "moved.toml"
         path.parent.mkdir()
-        path.write_text("[[kernel]]".join([head, *chosen]), encoding="utf-8")
+        text = "[[kernel]]".join([head.replace('"edges"', '"moved"'), *chosen])
+        path.write_text(text, encoding="utf-8")
         there = msgspec.structs.replace(options, out=path.parent)
         report = build(read_model(path), find_target(name), there, Progress()).report
         counts.append({row.kernel: row.insns for row in report.rows})
