@@ -1,11 +1,15 @@
-"""The targets that a test runs on: all of them, or a few that differ in most ways."""
+"""The targets that a test runs on: all of them, or a few that differ in most ways; and their compilers."""
 
 from __future__ import annotations
+
+import shutil
 
 import pytest
 from _pytest.mark import ParameterSet
 
-from toolchains.target import all_targets
+from toolchains.link import compiler
+from toolchains.native import own_target
+from toolchains.target import Target, all_targets
 
 FEW = ("x86_64", "riscv64-rvv", "s390x")
 """Vectors of fixed and of open length, another byte order; one of them this machine may run itself."""
@@ -20,3 +24,12 @@ def at_first(*names: str) -> list[ParameterSet]:
 
 
 FEW_AT_FIRST = at_first(*FEW)
+
+
+def linking_compiler(target: Target) -> list[str]:
+    """What makes a static program: this machine's own compiler for its own target, where it has one.
+
+    zig makes a C library for each target first, which takes a minute or two.
+    """
+    own = shutil.which("gcc") if target.name == own_target() else None
+    return [own] if own else compiler("zig", target)

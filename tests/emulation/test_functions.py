@@ -14,8 +14,9 @@ import pytest
 
 from kernels.models import read_model
 from tests.conftest import ROOT
+from tests.targets import linking_compiler
 from toolchains.emulators import find_emulator
-from toolchains.link import compiler, zig_environment
+from toolchains.link import zig_environment
 from toolchains.pipeline import Options, build
 from toolchains.progress import Progress
 from toolchains.target import find_target
@@ -39,7 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, options: Options) -> list[
     build(read_model(folder / "functions.toml"), target, options, Progress())
     library = options.build / "x86_64" / "functions"
     command = [
-        *compiler("zig", target),
+        *linking_compiler(target),
         "-O2",
         "-static",
         "-fno-sanitize=all",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,11 +16,10 @@ from kernels.plan import Plan
 from tests.emulation.conftest import Edges, built_for
 from tests.emulation.test_runner import CHECK, GOOD, linked
 from tests.sketches import branching
-from tests.targets import at_first
+from tests.targets import at_first, linking_compiler
 from tests.unit.test_listing import gemm, write
 from toolchains.emulate import find_machine, find_other_machine
-from toolchains.link import RUNNER, compiler, zig_environment
-from toolchains.native import own_target
+from toolchains.link import RUNNER, zig_environment
 from toolchains.pipeline import REFERENCE, Options, build
 from toolchains.progress import Progress
 from toolchains.target import Target, find_target
@@ -32,13 +30,9 @@ HERE = "x86_64"
 
 
 def program(folder: Path, target: Target, *linked_too: str) -> Path:
-    """The program of threads with the table that is in a folder, as a static executable.
-
-    This machine's own compiler makes it where it can; zig makes a C library first, which takes a minute.
-    """
-    own = shutil.which("gcc") if target.name == HERE and own_target() == HERE else None
+    """The program of threads with the table that is in a folder, as a static executable."""
     command = [
-        *([own] if own else compiler("zig", target)),
+        *linking_compiler(target),
         "-O1",
         "-std=gnu11",
         "-Wall",
