@@ -50,6 +50,7 @@ class Together(LoadScopeScheduling):
         return "the small kernels" if file.name in SHARING else str(file)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     """How pytest-xdist hands out tests."""
     return Together(config, log)
