@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 from kernels.errors import EngineError
@@ -23,6 +24,8 @@ from toolchains.target import Target, all_targets
 Say = Callable[[str], None]
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 """Bits of linux/include/uapi/linux/capability.h; a Docker engine cannot run without either."""
+IMPORTED, UNUSED = ("tvm", "tvm_ffi", "numpy", "msgspec", "elftools", "capstone"), "/(tests?|relax|f2py)/"
+"""The packages of pyproject.toml's group `steps`, and folders of theirs that no step loads."""
 
 
 # -- doctor --------------------------------------------------------------------------
@@ -91,11 +94,22 @@ def docker_version() -> tuple[str, str]:
 
 def provide(say: Say) -> None:
     """Bring QEMU, ssh, minisign, and where it can run a Docker engine; say what was done and left out."""
+    _compile_packages(say)
     provide_emulators(say)
     _provide_ssh(say)
     _provide_minisign(say)
     if provide_daemon(say):
         _provide_bootstrap(say)
+
+
+def _compile_packages(say: Say) -> None:
+    """Compile what steps import where nobody has, if this user may: half of a step's start is that else."""
+    origins = [found.origin for found in map(find_spec, IMPORTED) if found and found.origin]
+    if not all(Path(cache_from_source(origin)).exists() for origin in origins):
+        say("Python: compiling packages, so that steps start in half the time")
+        folders = [str(Path(origin).parent) for origin in origins]
+        compiling = [sys.executable, "-m", "compileall", "-q", "-j", "0", "-x", UNUSED]
+        run([*compiling, *folders], timeout=limit("install"))
 
 
 def provide_emulators(say: Say, packages: Sequence[Path] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from toolchains.engines.pinned import (
     write_pins,
 )
 from toolchains.pins import LIST, PROJECT, REQUIREMENTS, pinned
+from toolchains.provision import IMPORTED
 
 
 def test_the_files_of_pins_agree() -> None:
@@ -83,3 +85,7 @@ def test_the_readme_and_ci_use_one_uv() -> None:
         for found in re.findall(r"uv==([0-9.]+)", (ROOT / name).read_text(encoding="utf-8"))
     }
     assert len(named) == 1
+
+
+def test_what_is_compiled_for_steps_is_there() -> None:
+    assert all(map(find_spec, IMPORTED))
