@@ -43,17 +43,15 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
             signals.expect()
             try:
                 function(*args, **kwargs)
-            except BaseException as error:
-                known = as_known(error) if isinstance(error, Exception) else None
-                if not (status := signals.status()):
-                    if known is None or known.status == 1:
-                        raise
-                    ERR.print(f"[red]error:[/red] {escape(told(known))}")
-                    raise SystemExit(known.status) from error
-            else:
-                status = signals.status()
-            if status:
-                leave(status, "interrupted: nothing half-written is left")
+            except Exception as error:
+                known = as_known(error)
+                if known is None or known.status == 1 or signals.status():
+                    raise
+                ERR.print(f"[red]error:[/red] {escape(told(known))}")
+                raise SystemExit(known.status) from error
+            finally:
+                if status := signals.status():
+                    leave(status, "interrupted: nothing half-written is left")
 
         return invoke_task(**options)(guarded)
 
@@ -372,6 +370,7 @@ def bench(
         options = msgspec.structs.replace(s.options, winograd=winograd)
         if model:
             networks.bench_models(
+                s.models,
                 s.paths,
                 s.dims,
                 s.targets,

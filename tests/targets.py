@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Literal
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -26,10 +27,12 @@ def at_first(*names: str) -> list[ParameterSet]:
 FEW_AT_FIRST = at_first(*FEW)
 
 
-def linking_compiler(target: Target) -> list[str]:
+def linking_compiler(target: Target, language: Literal["c", "c++"] = "c") -> list[str]:
     """What makes a static program: this machine's own compiler for its own target, where it has one.
 
-    zig makes a C library for each target first, which takes a minute or two.
+    zig makes the language's library for each target first, which takes a minute or two.
     """
-    own = shutil.which("gcc") if target.name == own_target() else None
-    return [own] if own else compiler("zig", target)
+    own = shutil.which("gcc" if language == "c" else "g++") if target.name == own_target() else None
+    if own:
+        return [own]
+    return ["c++" if word == "cc" and language == "c++" else word for word in compiler("zig", target)]

@@ -46,6 +46,7 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     if model.functions:
         model = inliner.inline_local_functions(model)
     _bind(path, model, dims, set(weights))
+    _write_out(model)
     _infer(path, model)
     return model, weights
 
@@ -312,6 +313,16 @@ def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.Ten
     return found
 
 
+def _write_out(model: onnx.ModelProto) -> None:
+    """Give nodes with a function their defaults: ONNX infers through its body, which lacks them."""
+    opset = max((each.version for each in model.opset_import if not each.domain), default=0)
+    for node in model.graph.node:
+        if not node.domain and defs.has(node.op_type, opset):
+            schema: Any = defs.get_schema(node.op_type, opset)
+            if schema.has_function:
+                node.attribute.extend(defaults(node, schema))
+
+
 def _infer(path: Path, model: onnx.ModelProto) -> None:
     """Shapes and types as ONNX infers them must not contradict each other.
 
@@ -323,12 +334,6 @@ def _infer(path: Path, model: onnx.ModelProto) -> None:
         return
     if any(each.name == "ceil_mode" and each.i for node in model.graph.node for each in node.attribute):
         return
-    opset = max((each.version for each in model.opset_import if not each.domain), default=0)
-    for node in model.graph.node:
-        if not node.domain and defs.has(node.op_type, opset):
-            schema: Any = defs.get_schema(node.op_type, opset)
-            if schema.has_function:  # whose body, for ONNX, lacks what the node leaves at its default
-                node.attribute.extend(defaults(node, schema))
     try:
         shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:

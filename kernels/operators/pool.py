@@ -309,7 +309,7 @@ def _global(node: Node) -> Tensor:
     if node.op == "GlobalMaxPool":
         return node.call("reduce_max", {"x": x}, axes)
     if len(x.shape) - 2 not in LAYOUTS:
-        return node.call("reduce_mean", {"x": x}, {"axes": tuple(range(2, len(x.shape)))})
+        return node.call("reduce_mean", {"x": x}, axes)
     return channels_first(node, node.call("global_average_pool", {"x": channels_last(node, x)}))
 
 

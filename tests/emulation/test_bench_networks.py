@@ -36,7 +36,9 @@ def measured(
     path: Path, dims: dict[str, int], options: Options, show: Callable[[Any], None] = lambda _: None
 ) -> results.Bench:
     """What is in bench.json after a model has been measured, as quickly as it can be."""
-    bench_models([path], dims, [OWN], options, QUIET, seconds=0.01, layers=True, show=show)
+    bench_models(
+        [bring(path, dims)], [path], dims, [OWN], options, QUIET, seconds=0.01, layers=True, show=show
+    )
     return results.read(options.out / "bench.json")
 
 
@@ -63,7 +65,8 @@ def test_every_call_is_timed_beside_the_peers_node(options: Options, tmp_path: P
     own = msgspec.structs.replace(options, out=tmp_path / "bench")
     onnx.save(bert(layers=1), tmp_path / "encoder.onnx")
     dims = {"batch": 1, "sequence": 16}
-    row, raced = race_model(tmp_path / "encoder.onnx", dims, OWN, own, QUIET, seconds=0.01, layers=True)
+    path = tmp_path / "encoder.onnx"
+    row, raced = race_model(bring(path, dims), path, dims, OWN, own, QUIET, seconds=0.01, layers=True)
     assert all(layer.seconds >= 0 and layer.bytes > 0 for layer in raced.layers)
     assert sum(layer.peer is not None for layer in raced.layers) > len(raced.layers) / 2
     products = [layer for layer in raced.layers if layer.node.startswith("/MatMul")]
@@ -85,7 +88,7 @@ def test_a_function_may_have_any_number_of_operands(options: Options, tmp_path: 
     assert {row.status for row in built.report.rows} == {"pass"}
     assert max(len(kernel.operands) for kernel in built.manifest.kernels) == 13
     own = msgspec.structs.replace(options, out=tmp_path / "bench")
-    _, raced = race_model(path, {}, OWN, own, QUIET, seconds=0.01, layers=True)
+    _, raced = race_model(network, path, {}, OWN, own, QUIET, seconds=0.01, layers=True)
     assert built.manifest.network is not None
     assert len(raced.layers) == len(built.manifest.network.calls) > 25
 
@@ -112,7 +115,15 @@ def test_only_networks_are_timed_and_only_here(options: Options, tmp_path: Path)
     path = onnx_file(tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="does not run s390x itself"):
         bench_models(
-            [path], DIMS, [find_target("s390x")], options, QUIET, seconds=0.01, layers=False, show=print
+            [bring(path, DIMS)],
+            [path],
+            DIMS,
+            [find_target("s390x")],
+            options,
+            QUIET,
+            seconds=0.01,
+            layers=False,
+            show=print,
         )
     (tmp_path / "small.toml").write_text(
         'name = "small"\nsource = "test"\n[[kernel]]\nname = "p"\nop = "gemm"\nm = 3\nn = 4\nk = 5\n',

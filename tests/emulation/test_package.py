@@ -17,6 +17,7 @@ from kernels.codegen.package import example_kernel, pattern
 from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.pack import unpack
+from tests.targets import linking_compiler
 from tests.unit.test_listing import HEAD, conv, gemm, write
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
@@ -32,14 +33,6 @@ COMPILERS = {
     "clang": [*ZIG, "cc", "-target", TARGET.c.zig],
     "clang++": [*ZIG, "c++", "-target", TARGET.c.zig],
 }
-
-
-def usual(language: str) -> list[str]:
-    """The machine's own compiler of c or c++, or zig's, which makes its libraries first."""
-    own, other = ("g++", "clang++") if language == "c++" else ("gcc", "clang")
-    return COMPILERS[own if shutil.which(own) else other]
-
-
 STRICT = ["-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-static"]
 
 
@@ -140,7 +133,7 @@ def test_cmake_finds_the_library(unpacked: tuple[Path, list[str]], tmp_path: Pat
         encoding="utf-8",
     )
     compiler = tmp_path / "cc"
-    compiler.write_text(f'#!/bin/sh\nexec {" ".join(usual("c"))} "$@"\n', encoding="utf-8")
+    compiler.write_text(f'#!/bin/sh\nexec {" ".join(linking_compiler(TARGET))} "$@"\n', encoding="utf-8")
     compiler.chmod(0o755)
     scripts = Path(sys.executable).parent
     configure = [

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -25,9 +26,9 @@ from kernels.plan import WeightsMode
 from kernels.program import Network
 from kernels.whole import Reference
 from tests.emulation.test_build import invoke, left_over
-from tests.emulation.test_package import STRICT, flags, usual
+from tests.emulation.test_package import STRICT, TARGET, flags
 from tests.sketches import Sketch, branching
-from tests.targets import FEW_AT_FIRST
+from tests.targets import FEW_AT_FIRST, linking_compiler
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.making import VERSION, Options
@@ -187,14 +188,14 @@ def emulate(program: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, check=False, capture_output=True, cwd=program.parent)
 
 
-def compiled(source: Path, folders: list[Path], language: str = "c") -> Path:
+def compiled(source: Path, folders: list[Path], language: Literal["c", "c++"] = "c") -> Path:
     """A program of that source and the libraries that lie in the folders."""
     program = source.with_suffix("")
     words = ["-std=c99"] if language == "c" else []
     linked = [flag for folder in folders for flag in flags(folder)]
     subprocess.run(
         [
-            *usual(language),
+            *linking_compiler(TARGET, language),
             *STRICT,
             *words,
             "-x",
@@ -220,7 +221,7 @@ def unpacked(network: Network, options: Options, folder: Path) -> Path:
 
 @pytest.mark.parametrize(("mode", "language"), [("embed", "c"), ("file", "c++")])
 def test_the_example_runs_the_network_on_a_file(
-    mode: WeightsMode, language: str, options: Options, tmp_path: Path
+    mode: WeightsMode, language: Literal["c", "c++"], options: Options, tmp_path: Path
 ) -> None:
     network = branching(f"example_{mode}")
     folder = unpacked(network, msgspec.structs.replace(options, weights=mode), tmp_path)

@@ -17,8 +17,7 @@ from kernels.codegen.driver import weights_file
 from kernels.errors import CheckFailedError, EngineError, UsageError
 from kernels.graph.planning import grouped
 from kernels.plan import Plan
-from kernels.program import Network
-from toolchains import pipeline
+from kernels.program import Model, Network
 from toolchains.bench import results
 from toolchains.bench.bars import bars_table
 from toolchains.bench.race import PEER, Raced, RaceRequest, flops_of
@@ -33,6 +32,7 @@ from toolchains.target import Target
 
 
 def race_model(
+    network: Model,
     path: Path,
     dims: Mapping[str, int],
     target: Target,
@@ -42,11 +42,10 @@ def race_model(
     seconds: float,
     layers: bool,
 ) -> tuple[BenchRow, Raced]:
-    """Build a model's library, and have it measured beside onnxruntime.
+    """Build a model's library, and have it measured beside onnxruntime, which reads its file.
 
     CheckFailedError where their results differ, EngineError if the measuring fails.
     """
-    network = pipeline.bring(path, dims)
     if not isinstance(network, Network):
         raise UsageError(f"{path} is a listing, which has no run of its own: --sets {path} measures it")
     options = msgspec.structs.replace(options, weights="file")
@@ -120,6 +119,7 @@ def require_words(model: str, sets: str, *, of_networks: bool, size: bool) -> No
 
 
 def bench_models(
+    models: Sequence[Model],
     paths: Sequence[Path],
     dims: Mapping[str, int],
     targets: Sequence[Target],
@@ -130,14 +130,16 @@ def bench_models(
     layers: bool,
     show: Callable[[Any], None],
 ) -> None:
-    """Measure models, show tables, and put a row for each into bench.json, where others stay."""
+    """Measure models of those files, show tables, and put rows into bench.json, where others stay."""
     file = options.out / "bench.json"
     for target in targets:
         if not runs_here(target):
             raise UsageError(f"this machine does not run {target.name} itself, so networks are not timed")
         rows = []
-        for path in paths:
-            row, raced = race_model(path, dims, target, options, progress, seconds=seconds, layers=layers)
+        for model, path in zip(models, paths, strict=True):
+            row, raced = race_model(
+                model, path, dims, target, options, progress, seconds=seconds, layers=layers
+            )
             rows.append(row)
             if layers:
                 show(layer_table(row, raced))
