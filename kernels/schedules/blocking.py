@@ -206,7 +206,8 @@ def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) 
     """What to prefetch: what is read or written but once, and does not stay in a near cache.
 
     The lines of the next panel are asked for while the tiles of this one compute: all of them,
-    or half where there is one tile alone; a single row computes too little to hide that. Rows
+    or half where there is one tile alone; a single row computes too little to hide that. Of
+    pixels shorter than two lines the hardware asks for the next by itself. Rows
     of the image whose distance is a multiple of what one way of the first level holds displace
     one another there: then prefetching more of them does harm.
     """
@@ -218,7 +219,8 @@ def _prefetching(window: Window, columns: int, schedule: Contraction, cpu: CPU) 
     tiles = each or lines * len(spread(window.out[2], schedule.mr))
     hidden = schedule.mr > 1 and tiles <= 2 * schedule.nr
     panel = -(-schedule.nr // max(2, tiles)) if weights > half and hidden else 0
-    far = image > half and _crowding(window, 2 * schedule.mr, cpu) <= cpu.l1.ways - 2
+    long = 4 * window.channels * window.kernel[2] >= 2 * cpu.l1.line
+    far = image > half and long and _crowding(window, 2 * schedule.mr, cpu) <= cpu.l1.ways - 2
     return msgspec.structs.replace(
         schedule,
         prefetch_image=int(far),

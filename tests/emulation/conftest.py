@@ -20,13 +20,13 @@ from toolchains.target import Target, all_targets
 TARGETS = list(all_targets().values())
 WHOLE = (*FEW, "riscv64")
 """Targets that have all of the small kernels in every run; of the others each has its share."""
-SHARES = 3
+SHARES = 6
 Edges = Mapping[str, Program]
 
 
 @pytest.fixture(scope="session")
 def edges(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Edges:
-    """The small kernels for each target, by its name: all with --everything, or every third."""
+    """The small kernels for each target, by its name: all with --everything, or every sixth."""
     asked = any(map(request.config.getoption, ("--everything", "--update-golden")))
     head, *kernels = listing().split("[[kernel]]")
     programs = {}

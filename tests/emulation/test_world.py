@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.faults import Project, Undisturbed, told
+from tests.faults import Project, Undisturbed, interrupt, told
 
 BARE = {"PATH": str(Path(sys.executable).parent)}
 """A search path on which no emulator is."""
@@ -68,6 +68,75 @@ def test_a_read_only_disk_has_a_line(project: Project) -> None:
     words = in_a_mount(project.words("build", "local"), mount)
     told(project.run(words), 8, "Read-only file system", "name a folder that can be written")
     project.assert_clean()
+
+
+BLKIO = Path("/sys/fs/cgroup/blkio")
+THROTTLES = [BLKIO / f"blkio.throttle.{way}_iops_device" for way in ("read", "write")]
+"""Linux, admin-guide/cgroup-v1/blkio-controller: a line `MAJOR:MINOR REQUESTS` limits a device's requests
+in a second, and 0 lifts that."""
+REQUESTS = 400
+
+
+class Disk:
+    """A file system of its own that keeps nothing back, on a device of so many requests a second."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        """Where it is mounted, and the device's numbers."""
+        self.folder, self._device = folder, device
+
+    def throttle(self, requests: int) -> None:
+        """Limit reads and writes, each."""
+        for path in THROTTLES:
+            path.write_text(f"{self._device} {requests}", encoding="utf-8")
+
+    def writes(self) -> int:
+        """Requests so far to write."""
+        served = (BLKIO / "blkio.throttle.io_serviced_recursive").read_text(encoding="utf-8")
+        words = f"{self._device} Write "
+        return sum(int(line.removeprefix(words)) for line in served.splitlines() if line.startswith(words))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    found = subprocess.run(
+        ["losetup", "--find", "--show", str(image)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    device = found.stdout.strip()
+    numbers = (Path("/sys/block") / Path(device).name / "dev").read_text(encoding="utf-8").strip()
+    disk = Disk(folder, numbers)
+    try:
+        subprocess.run(["mount", "-o", "sync,dirsync", device, str(folder)], check=True)
+        yield disk
+    finally:
+        disk.throttle(0)
+        subprocess.run(["umount", str(folder)], check=False)
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(Path.exists, THROTTLES)), reason="no disk can be slowed here"
+)
+def test_a_slow_disk_slows_and_harms_nothing(undisturbed: Undisturbed, disk: Disk) -> None:
+    project = Project(disk.folder / "project")
+    project.write("a")
+    disk.throttle(REQUESTS)
+    writes, started = disk.writes(), time.monotonic()
+    status, said = project.run(project.words("build", "local"))
+    assert time.monotonic() - started >= 0.9 * (disk.writes() - writes) / REQUESTS, "it is not slow"
+    assert disk.writes() - writes > REQUESTS
+    assert status == 0, said
+    assert project.archive() == undisturbed.sha256["a"]
+    project.write("b", slow=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert interrupt(project, project.words("build", "local"), number, 4.0) is not None
+        project.assert_whole()
+        project.assert_clean()
+    assert project.archive() == undisturbed.sha256["a"]
 
 
 @pytest.mark.everything
