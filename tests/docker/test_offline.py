@@ -42,7 +42,8 @@ def bare(folder: Path, cache: Path) -> Mapping[str, str]:
                 (programs / path.name).unlink(missing_ok=True)
                 (programs / path.name).symlink_to(path)
     kept = {name: os.environ[name] for name in ("LANG", "DOCKER_HOST") if name in os.environ}
-    return {**kept, "PATH": str(programs), "HOME": str(cache), "XDG_CACHE_HOME": str(cache / "cache")}
+    own = {"PATH": str(programs), "HOME": str(cache), "XDG_CACHE_HOME": str(cache / "cache")}
+    return {**kept, **own, "UV_COMPILE_BYTECODE": "0"}
 
 
 def build_offline(exported: Path, folder: Path, engine: str) -> str:

@@ -41,6 +41,7 @@ class Libxsmm:
                 "-m",
                 "ziglang",
                 "cc",
+                "-O2",  # or zig makes the runtime of its sanitizers, which takes half a minute
                 "-shared",
                 "-o",
                 str(library),
