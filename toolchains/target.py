@@ -6,7 +6,7 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -42,12 +42,24 @@ ALIASES = {
 """Other common names of targets: `uname -m`, Debian's, GNU's."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=1024)]
+Bits = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+"""Numbers of a processor: what there is at least one of, what there may be none of, and vectors, which
+RISC-V lets have 65,536 bits (V extension 1.0, section 2)."""
+
+
 class Cache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One level of the data cache, as a single core sees it."""
 
-    bytes: int
-    ways: int
-    line: int
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+    ways: Count
+    line: Annotated[int, msgspec.Meta(ge=16, le=4096)]
+
+    def __post_init__(self) -> None:
+        """ValueError for a cache that is smaller than one of its sets."""
+        if self.bytes < self.ways * self.line:
+            raise ValueError(f"{self.bytes} bytes do not hold {self.ways} lines of {self.line}")
 
 
 class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,24 +83,24 @@ class CPU(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """
 
     source: str
-    vector_bits: int
-    vector_registers: int
+    vector_bits: Bits
+    vector_registers: Amount
     fma: bool
-    fma_latency: int
-    fma_per_cycle: int
+    fma_latency: Count
+    fma_per_cycle: Count
     l1: Cache
     l2: Cache
     l3: Cache | None = None
-    register_group: int = 1
+    register_group: Count = 1
     lane_operand: bool = False
     memory_operand: bool = False
     scalable: bool = False
     indexed: bool = True
     paired_loads: bool = False
-    issue: int = 1
-    l2_stream: int = 0
-    unroll: int = 1
-    spare_registers: int = 2
+    issue: Count = 1
+    l2_stream: Amount = 0
+    unroll: Count = 1
+    spare_registers: Amount = 2
     prefetch: bool = False
     follows_strides: bool = True
     flushes_subnormals: bool = False

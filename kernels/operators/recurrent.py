@@ -34,6 +34,8 @@ DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "T
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 MOST_STEPS = 1 << 12
+DIMENSIONS = 3
+"""Of sequences, and of the weights that they meet."""
 
 
 class Cell:
@@ -162,18 +164,51 @@ class Cell:
         return self.node.constant(np.ones(1, np.float32))
 
 
+def _fit(node: Node) -> tuple[tuple[bool, ...], tuple[str, ...]]:
+    """Which directions go backwards, and the functions of all; refuses what ONNX does not define."""
+    word = node.attribute("direction", "forward")
+    if word not in DIRECTIONS:
+        raise node.refuse(f"the direction '{word}'")
+    backwards = DIRECTIONS[word]
+    functions = tuple(node.attribute("activations") or DEFAULTS[node.op] * len(backwards))
+    if len(functions) != len(DEFAULTS[node.op]) * len(backwards):
+        raise node.refuse(f"{len(functions)} functions for {len(backwards)} directions")
+    x, r = node.given(0).shape, node.given(2).shape
+    if not len(x) == len(r) == DIMENSIONS:
+        raise node.refuse(
+            f"sequences of shape {x} with weights of shape {r}, where both have three dimensions"
+        )
+    directions, hidden, rows = len(backwards), r[2], GATES[node.op] * r[2]
+    swapped = bool(node.attribute("layout", 0))
+    batch = x[0 if swapped else 1]
+    state = (batch, directions, hidden) if swapped else (directions, batch, hidden)
+    shapes = {
+        1: (directions, rows, x[2]),
+        2: (directions, rows, hidden),
+        3: (directions, 2 * rows),
+        4: (batch,),
+        5: state,
+        6: state,
+        7: (directions, 3 * hidden),
+    }
+    for which, shape in shapes.items():
+        given = optional(node, which)
+        if given is not None and given.shape != shape:
+            raise node.refuse(f"input {which} of shape {given.shape}, where {shape} belongs")
+    return backwards, functions
+
+
 def _recurrent(node: Node) -> tuple[Tensor, ...]:
     """Y [steps, directions, batch, hidden], and the last states [directions, batch, hidden]."""
     x = node.given(0)
     real(node, x, node.given(1), node.given(2))
+    backwards, functions = _fit(node)
     swapped = bool(node.attribute("layout", 0))
     if swapped:
         x = transposed(node, x, (1, 0, 2))
     steps, batch, _ = x.shape
     if steps > MOST_STEPS:
         raise node.refuse(f"{steps} steps; at most {MOST_STEPS} are unrolled")
-    backwards = DIRECTIONS[node.attribute("direction", "forward")]
-    functions = tuple(node.attribute("activations") or DEFAULTS[node.op] * len(backwards))
     if node.attribute("activation_alpha") or node.attribute("activation_beta"):
         raise node.refuse("slopes of its functions other than ONNX's own")
     each = len(DEFAULTS[node.op])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +23,7 @@ from kernels.graph.network import plan_network
 from kernels.models.inspection import inspect_onnx
 from kernels.plan import Plan
 from tests import builders, networks
+from tests.conftest import ROOT
 from tests.unit.test_onnx import read
 from toolchains.target import find_target
 
@@ -80,6 +83,40 @@ def test_a_node_is_named(made: onnx.NodeProto, message: str, tmp_path: Path) -> 
         assert message in refused(saved(model, tmp_path))
     else:
         assert read(saved(model, tmp_path)).program.operators[0].name == "y"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "attributes", "message"),
+    [
+        ({"w": (1, 8, 3), "r": (1, 8)}, {}, "both have three dimensions"),
+        ({"w": (8, 3), "r": (1, 8, 2)}, {}, "input 1 of shape (8, 3), where (1, 8, 3) belongs"),
+        ({"w": (1, 8, 3), "r": (1, 4, 2)}, {}, "input 2 of shape (1, 4, 2), where (1, 8, 2) belongs"),
+        ({"w": (1, 8, 3), "r": (1, 8, 2)}, {"activations": ["Tanh"]}, "1 functions for 1 directions"),
+    ],
+)
+def test_weights_of_a_recurrent_node_must_fit(
+    shapes: dict[str, tuple[int, ...]], attributes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    made = node("LSTM", "x", "w", "r", hidden_size=2, **attributes)
+    text = refused(saved(networks.model([made], {"x": (5, 1, 3)}, ["y"], weights), tmp_path))
+    assert "node 'node1' (LSTM)" in text
+    assert message in text
+
+
+BOUNDED = """
+import resource, sys
+from pathlib import Path
+from kernels.models import read_model
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+read_model(Path(sys.argv[1]))
+"""
+
+
+def test_a_long_vector_takes_no_memory(tmp_path: Path) -> None:
+    """ONNX's inference that follows contents has 140 bytes for each element: 2 GB here."""
+    path = saved(networks.model([node("Sub", "x", "x")], {"x": (1 << 24,)}, ["y"]), tmp_path)
+    subprocess.run([sys.executable, "-c", BOUNDED, str(path)], check=True, cwd=ROOT)
 
 
 def test_random_bytes_and_truncated_files_are_no_models(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ def test_unknown_targets_are_refused(words: str) -> None:
         (("pointer_bits = 32", "pointer_bits = 31"), "31"),
         (('name = "armv7"', 'name = "armv8"'), "but the file says 'armv7'"),
         (("[cpu]", "[cpu"), "armv7.toml"),
+        (("fma_per_cycle = 1", "fma_per_cycle = 0"), ">= 1"),
+        (("bytes = 32768, ways = 2", "bytes = 64, ways = 2"), "do not hold 2 lines"),
     ],
 )
 def test_a_target_file_with_a_fault_is_refused(
