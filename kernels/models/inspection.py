@@ -56,6 +56,7 @@ def inspect_onnx(path: Path, dims: dict[str, int], targets: Collection[Target] =
     return msgspec.structs.replace(found, targets=planned)
 
 
+@onnx_file.of_text
 def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
     model, weights = onnx_file.load(path, dims)
     shapes = _inferred(model)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from onnx import checker, defs, external_data_helper, helper, inliner, numpy_hel
 from kernels.errors import InputError, did_you_mean
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: protobuf reads no more."""
@@ -25,6 +28,19 @@ MOST_LISTED = 5
 ONNX_DOMAIN = "ai.onnx"
 LARGE = 1 << 12
 """Elements of a weight that is kept apart; shapes and axes are smaller."""
+
+
+def of_text(read: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
+    """A reader of a model, which refuses a name that is no UTF-8: protobuf finds it where it is read."""
+
+    @wraps(read)
+    def guarded(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(path, *args, **kwargs)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {error.object!r:.80} stands where UTF-8 belongs") from error
+
+    return guarded
 
 
 def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str, Array]]:
@@ -51,6 +67,7 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     return model, weights
 
 
+@of_text
 def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """The sizes of the dimensions that a model leaves open, from the shapes of inputs by their names."""
     found = {}
@@ -222,6 +239,7 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
         del tensor.external_data[:]
 
 
+@of_text
 def weight_files(path: Path) -> tuple[Path, ...]:
     """The files beside a model that hold its weights, sorted."""
     model = _parse(path)

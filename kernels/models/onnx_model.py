@@ -28,6 +28,7 @@ MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
 
+@onnx_file.of_text
 def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     """The Network of an ONNX file, node by node, with all that is constant computed.
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from kernels.errors import InputError
 from kernels.schedules.tiles import Window, pieces, spread
 from toolchains.target import CPU
 
@@ -68,7 +69,7 @@ def choose(window: Window, columns: int, cpu: CPU) -> Contraction:
     ku = cpu.lanes if cpu.lane_operand else 1
     costs = {(mr, nr): _tile_cost(window, columns, (mr, nr, ku), cpu) for mr, nr in _fitting(columns, cpu)}
     if not costs:
-        raise ValueError("no register tile fits: the CPU description has too few registers")
+        raise InputError("no register tile fits: the target's description has too few registers")
     least = min(cycles for cycles, _ in costs.values()) * (EQUAL if cpu.issue > 1 else 1)
     mr, nr = min(
         (tile for tile, (cycles, _) in costs.items() if cycles <= least), key=lambda tile: costs[tile][1]
