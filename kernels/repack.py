@@ -58,9 +58,7 @@ def _require_block(manifest: Manifest, network: ManifestNetwork) -> None:
     """A manifest may be anybody's: what it says of the block must fit together."""
     unknown = {call.kernel for call in network.calls} - {kernel.name for kernel in manifest.kernels}
     if unknown:
-        raise InputError(
-            f"the manifest of {manifest.library} calls kernels that it has not: {sorted(unknown)}"
-        )
+        raise InputError(f"the manifest of {manifest.library} contradicts itself about {sorted(unknown)}")
     sizes = {(k.name, o.name): o.bytes for k in manifest.kernels for o in k.operands}
     end = 0
     for entry in network.weights:

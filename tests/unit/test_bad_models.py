@@ -104,6 +104,13 @@ def test_weights_of_a_recurrent_node_must_fit(
     assert message in text
 
 
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    model = networks.model([node("Relu", "wrong")], {"wrong": (2, 3)}, ["y"])
+    path = saved(model, tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"wrong", b"wr\x83ng"))
+    assert "where UTF-8 belongs" in refused(path)
+
+
 BOUNDED = """
 import resource, sys
 from pathlib import Path

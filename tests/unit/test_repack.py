@@ -184,6 +184,7 @@ def test_a_library_that_holds_its_weights_says_so(tmp_path: Path) -> None:
         (("weights", 1, "offset"), 1 << 60),
         (("weights", 0, "bytes"), -4),
         (("weights", 0, "kernel"), "none"),
+        (("calls", 0, "kernel"), "none"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(
