@@ -18,6 +18,8 @@ ARENA_ALIGNMENT = 64
 
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """A name in C, and of a file: it never leads to another folder."""
+Extent = Annotated[int, msgspec.Meta(ge=1)]
+"""Of something that there is at least one of."""
 Tuned = dict[str, int | str]
 """A schedule's parameters by name."""
 
@@ -37,17 +39,24 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     permute: tuple[int, ...]
-    rows: int
-    columns: int
-    panel: int
-    groups: int
-    winograd: int = 0
+    rows: Extent
+    columns: Extent
+    panel: Extent
+    groups: Extent
+    winograd: Annotated[int, msgspec.Meta(ge=0, le=4, multiple_of=2)] = 0
 
     @property
     def elements(self) -> int:
         """Number of elements that are stored."""
         matrices = (self.winograd + 2) ** 2 if self.winograd else 1
         return matrices * self.rows * self.columns
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of that shape can be stored so."""
+        taps = 9 if self.winograd else 1
+        same = prod(shape) == taps * self.rows * self.columns and self.columns % self.groups == 0
+        window = not self.winograd or tuple(shape[axis] for axis in self.permute[:2]) == (3, 3)
+        return sorted(self.permute) == list(range(len(shape))) and same and window
 
 
 class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +68,11 @@ class Operand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     layout: str
     dtype: ElementType = ElementType.FLOAT32
     packing: Packing | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for a tensor that cannot be packed so."""
+        if self.packing is not None and not self.packing.fits(self.shape):
+            raise ValueError(f"'{self.name}' of shape {list(self.shape)} cannot be packed so")
 
     @property
     def elements(self) -> int:

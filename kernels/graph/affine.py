@@ -106,9 +106,10 @@ class _Folding:
         if following is not None and _takes(self._network, following, result, affine):
             self._before[following.name] = _varying(self._network, operator), affine
             return True
-        if chain:
-            _normalise(self.draft, self._network, operator, affine, result)
-        return bool(chain)
+        if not chain or not self._network.program.tensor(result).shape:
+            return False
+        _normalise(self.draft, self._network, operator, affine, result)
+        return True
 
 
 def _chain(network: Network, readers: Readers, leading: Operator) -> tuple[list[Operator], Affine | None]:

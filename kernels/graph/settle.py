@@ -13,7 +13,7 @@ def settle(network: Network) -> Network:
     types = {tensor.name: numpy_type(tensor.dtype) for tensor in network.program.tensors}
     with np.errstate(over="ignore"):
         constants = {
-            name: np.ascontiguousarray(value, dtype=types[name])
+            name: np.asarray(value, dtype=types[name], order="C")
             for name, value in network.constants.items()
         }
     return Network(program=network.program, constants=constants)

@@ -56,7 +56,6 @@ def inspect_onnx(path: Path, dims: dict[str, int], targets: Collection[Target] =
     return msgspec.structs.replace(found, targets=planned)
 
 
-@onnx_file.of_text
 def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
     model, weights = onnx_file.load(path, dims)
     shapes = _inferred(model)
@@ -88,7 +87,7 @@ def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = shape_inference.infer_shapes(model).graph
     return {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
 
 

@@ -130,6 +130,8 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) -> tu
         fill = np.zeros(1, np.float32) if given is None else array_of(given)
         return (np.full(tuple(int(extent) for extent in shape), fill.ravel()[0], fill.dtype),)
     empty = bool(arrays) and not arrays[0].size  # so that nothing is summed up in some order
+    if empty:
+        _bounded([extent for extent in arrays[0].shape if extent])
     real = not empty and any(value.dtype.kind not in "iub" for value in arrays)
     if op in EXACT:
         if op not in ("Not", "Neg", "Abs", "Sqrt", "Floor", "Ceil", "Round", "Relu"):

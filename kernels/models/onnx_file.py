@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import checker, defs, external_data_helper, helper, inliner, numpy_helper, shape_inference
 
 from kernels.errors import InputError, did_you_mean
 
 Array = NDArray[Any]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: protobuf reads no more."""
 OLDEST_OPSET = 7
 MOST_LISTED = 5
 ONNX_DOMAIN = "ai.onnx"
+EQUATION = re.compile(rb"[A-Za-z.,> -]*")
+"""Of other signs ONNX's inference never comes to an end (onnx 1.23)."""
 LARGE = 1 << 12
 """Elements of a weight that is kept apart; shapes and axes are smaller."""
-
-
-def of_text(read: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
-    """A reader of a model, which refuses a name that is no UTF-8: protobuf finds it where it is read."""
-
-    @wraps(read)
-    def guarded(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return read(path, *args, **kwargs)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: {error.object!r:.80} stands where UTF-8 belongs") from error
-
-    return guarded
 
 
 def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str, Array]]:
@@ -67,7 +54,6 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     return model, weights
 
 
-@of_text
 def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """The sizes of the dimensions that a model leaves open, from the shapes of inputs by their names."""
     found = {}
@@ -94,7 +80,25 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: {error.strerror}") from error
     if not model.graph.node and not model.graph.output:
         raise InputError(f"{path}: no ONNX model, for it has no graph")
+    _readable(path, model)
     return model
+
+
+def _readable(path: Path, model: onnx.ModelProto) -> None:
+    """Refuse, wherever it stands, text that is none, and what ONNX's inference makes no end of."""
+    messages: list[Message] = [model]
+    while messages:
+        message = messages.pop()
+        for field, value in message.ListFields():
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                messages += [value] if isinstance(value, Message) else value
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                for text in [value] if isinstance(value, str | bytes) else value:
+                    if not isinstance(text, str):  # protobuf gives bytes then
+                        raise InputError(f"{path}: {text!r:.80} stands where UTF-8 belongs")
+        equation = isinstance(message, onnx.AttributeProto) and message.name == "equation"
+        if equation and not EQUATION.fullmatch(message.s):
+            raise InputError(f"{path}: {message.s!r:.80} is no equation of Einsum's")
 
 
 def _dim(value: onnx.ValueInfoProto, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str:
@@ -239,7 +243,6 @@ def _external(path: Path, model: onnx.ModelProto) -> None:
         del tensor.external_data[:]
 
 
-@of_text
 def weight_files(path: Path) -> tuple[Path, ...]:
     """The files beside a model that hold its weights, sorted."""
     model = _parse(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,6 @@ MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
 
-@onnx_file.of_text
 def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     """The Network of an ONNX file, node by node, with all that is constant computed.
 
@@ -72,7 +73,8 @@ class Walk:
         given = value.type.tensor_type
         dtype = element_type(given.elem_type)
         if dtype is None:
-            kind = onnx.TensorProto.DataType.Name(given.elem_type).lower()
+            known = given.elem_type in onnx.TensorProto.DataType.values()
+            kind = onnx.TensorProto.DataType.Name(given.elem_type).lower() if known else "unknown"
             raise InputError(
                 f"{self._path}: input '{value.name}' is of type {kind}, which is not supported"
             )
@@ -80,6 +82,8 @@ class Walk:
         tensor = self.draft.add(Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype))
         if tensor.elements:
             self.tensors[value.name] = tensor
+        elif prod(filter(None, shape)) > sys.maxsize // 8:
+            raise InputError(f"{self._path}: input '{value.name}' is larger than any memory")
         else:
             self.values[value.name] = np.zeros(shape, numpy_type(dtype))
 
@@ -112,7 +116,7 @@ class Walk:
             return
         first = len(self.draft.operators)
         try:
-            outputs: Sequence[Tensor | Array] = self._outputs(node, opset)
+            outputs: Sequence[Tensor | Array] = self._fitting(node, opset)
         except InputError as error:
             self.draft.forget(first)
             outputs = self._otherwise(node, opset, error)
@@ -123,6 +127,13 @@ class Walk:
                 self.tensors[name] = output
             else:  # what has no elements is known
                 self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
+
+    def _fitting(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
+        """Its outputs; InputError where what it is given contradicts its definition."""
+        try:
+            return self._outputs(node, opset)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"what it is given does not fit: {type(error).__name__}: {error}") from error
 
     def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
         """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""

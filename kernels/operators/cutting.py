@@ -12,6 +12,8 @@ from kernels.operators.node import Node, axis_of, integers, reshaped
 from kernels.operators.sampling import taken
 from kernels.program import Tensor
 
+MOST_PLACES = 1 << 24
+
 
 def _slice(node: Node) -> Tensor:
     """What lies forwards is one copy; each axis that is read backwards is chosen element by element."""
@@ -98,6 +100,8 @@ def _joined(node: Node, x: Tensor, before: list[int], after: list[int], value: T
 
 def _border(node: Node, mode: str, extent: int, before: int, after: int) -> Array:
     """The places of x along an axis of y."""
+    if before + extent + after > MOST_PLACES:
+        raise node.refuse(f"an axis of {before + extent + after} with its borders; at most {MOST_PLACES}")
     places = np.arange(-before, extent + after)
     if not places.size:
         raise node.refuse(f"borders {before} and {after} leave nothing of an axis of {extent}")

@@ -111,6 +111,35 @@ def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     assert "where UTF-8 belongs" in refused(path)
 
 
+def test_an_equation_of_other_signs_is_refused(tmp_path: Path) -> None:
+    """ONNX's inference would never come to an end."""
+    model = networks.model([node("Einsum", "x", equation="i?->i")], {"x": (2, 3)}, ["y"])
+    assert "no equation" in refused(saved(model, tmp_path))
+
+
+def test_a_reduction_of_nothing_to_much_is_refused(tmp_path: Path) -> None:
+    made = node("ReduceL2", "x", "axes", keepdims=1)
+    constants = {"axes": np.array([0], np.int64)}
+    model = networks.model([made], {"x": (0, 1 << 20, 1 << 20)}, ["y"], constants, opset=18)
+    assert "is too large" in refused(saved(model, tmp_path))
+
+
+def test_a_border_of_any_length_is_refused(tmp_path: Path) -> None:
+    constants = {"pads": np.array([0, (1 << 31) - 9], np.int64)}
+    model = networks.model([node("Pad", "x", "pads", mode="edge")], {"x": (3,)}, ["y"], constants)
+    assert "node 'node1' (Pad)" in refused(saved(model, tmp_path))
+
+
+def test_what_does_not_fit_a_definition_is_refused_with_its_node(tmp_path: Path) -> None:
+    constants = {
+        "starts": np.zeros(1, np.int64),
+        "ends": np.ones(1, np.int64),
+        "axes": np.zeros(0, np.int64),
+    }
+    model = networks.model([node("Slice", "x", *constants)], {"x": (3,)}, ["y"], constants)
+    assert "node 'node1' (Slice)" in refused(saved(model, tmp_path))
+
+
 BOUNDED = """
 import resource, sys
 from pathlib import Path

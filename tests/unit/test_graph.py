@@ -226,5 +226,13 @@ def test_a_normalisation_stays_where_its_sum_would_cancel_or_others_read_it(tmp_
     assert kinds(graph.optimise(read(path)))["batch_norm"] == 1
 
 
+def test_one_number_alone_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model([helper.make_node("HardSigmoid", ["x"], ["y"])], {"x": ()}, ["y"]), path)
+    network = graph.optimise(read(path))
+    inputs = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+
+
 def test_a_listing_is_no_network() -> None:
     assert not isinstance(read_model(Path(graph.__file__).parents[1] / "models/catalog/blas.toml"), Network)
