@@ -26,6 +26,8 @@ from kernels.program import ElementType, Network, Operator, Role, Tensor
 Array = NDArray[Any]
 
 
+UNFIT = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, onnx.defs.SchemaError)
+"""What is raised where a node's inputs or attributes are not what its definition says."""
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
@@ -132,7 +134,7 @@ class Walk:
         """Its outputs; InputError where what it is given contradicts its definition."""
         try:
             return self._outputs(node, opset)
-        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        except UNFIT as error:
             raise InputError(f"what it is given does not fit: {type(error).__name__}: {error}") from error
 
     def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
