@@ -26,7 +26,10 @@ from kernels.program import ElementType, Network, Operator, Role, Tensor
 Array = NDArray[Any]
 
 
-UNFIT = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, onnx.defs.SchemaError)
+UNFIT = (
+    *(ArithmeticError, AssertionError, LookupError, MemoryError, TypeError, ValueError),
+    *(onnx.checker.ValidationError, onnx.defs.SchemaError),
+)
 """What is raised where a node's inputs or attributes are not what its definition says."""
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""

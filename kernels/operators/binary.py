@@ -264,7 +264,7 @@ MOST_FACTORS = 8
 def _product(node: Node, x: Tensor, power: int) -> Tensor:
     """X as so many factors; 1 for none."""
     if power == 0:
-        return node.constant(np.ones(x.shape, numpy_type(x.dtype)))
+        return node.constant(np.broadcast_to(np.ones((), numpy_type(x.dtype)), x.shape))
     total = x
     for _ in range(power - 1):
         total = both(node, "mul", total, x)

@@ -131,7 +131,7 @@ def _dropout(node: Node) -> tuple[Tensor, Tensor]:
     ratio = node.value(1) if len(node.inputs) > 1 else np.array(node.attribute("ratio", 0.5))
     if training is None or (np.any(training) and (ratio is None or np.any(ratio))):
         raise node.refuse("training mode")
-    return x, node.constant(np.ones(x.shape, np.bool_))
+    return x, node.constant(np.broadcast_to(np.True_, x.shape))
 
 
 def _depth_to_space(node: Node) -> Tensor:
