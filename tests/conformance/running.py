@@ -1,7 +1,7 @@
 """Runs ONNX's tests by kernfit's own path, many at once: reader, passes, plan, code, one runner for all.
 
 Every test becomes a library of its own, with its own `<library>_run`; the libraries of a batch
-are linked into one runner, which is what makes 1,488 of them quick.
+are linked into one runner, and share kernels that are alike, which is what makes 1,488 of them quick.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from onnx.backend.test.runner import Runner
 
@@ -26,10 +27,11 @@ from kernels.graph import optimise
 from kernels.graph.network import plan_network
 from kernels.graph.weights import packed_weights
 from kernels.models import read_model
-from kernels.plan import NetworkPlan, Plan
+from kernels.plan import Kernel, NetworkPlan, Plan
 from kernels.program import Network
 from kernels.whole import Reference
 from tests.conformance.selection import Case
+from toolchains.cache import digest
 from toolchains.emulate import RUNNER_FAULTS, Machine, find_machine
 from toolchains.inspection import measure
 from toolchains.link import runner, zig_environment
@@ -45,7 +47,7 @@ SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A test whose library is compiled; `kernels` were its own, by their kinds."""
+    """A test whose library is compiled, and what its run is given."""
 
     case: Case
     plan: Plan
@@ -95,12 +97,13 @@ def _compiled(case: Case, library: str, target: Target, folder: Path) -> Ready:
     network = optimise(read)
     plan = plan_network(network, target, weights_mode="file")
     assert plan.network is not None
+    plan = msgspec.structs.replace(plan, kernels=tuple(map(_shared, plan.kernels)))
     for kernel in plan.kernels:
-        compile_kernel(kernel, target, folder)
+        if not (folder / f"{kernel.symbol}.o").exists():
+            compile_kernel(kernel, target, folder)
+            measure(folder, kernel.symbol, target)
     compile_driver(plan, target, folder)
     symbols = [kernel.symbol for kernel in plan.kernels]
-    for symbol in symbols:
-        measure(folder, symbol, target)
     measure(folder, run_symbol(library), target, {*symbols, weights_symbol(library)})
     (folder / f"{library}.h").write_text(header(plan, target, ""), encoding="utf-8")
     reference = Reference(source="", inputs=case.inputs, outputs={})
@@ -113,15 +116,22 @@ def _compiled(case: Case, library: str, target: Target, folder: Path) -> Ready:
     )
 
 
+def _shared(kernel: Kernel) -> Kernel:
+    """The kernel under a name of what it computes: tests that have it in common compile it once."""
+    nameless = msgspec.structs.replace(kernel, name="k", symbol="k")
+    return msgspec.structs.replace(kernel, symbol=f"k{digest(nameless)[:24]}")
+
+
 def _link(ready: Iterable[Ready], target: Target, folder: Path) -> None:
     plans = [each.plan for each in ready]
     entries = [network_entry(each.plan, each.network, each.plan.library) for each in ready]
     (folder / "table.c").write_text(table_text([plan.library for plan in plans], entries), encoding="utf-8")
-    objects = [
-        f"{symbol}.o"
+    symbols = [
+        symbol
         for plan in plans
         for symbol in (*(kernel.symbol for kernel in plan.kernels), run_symbol(plan.library))
     ]
+    objects = [f"{symbol}.o" for symbol in dict.fromkeys(symbols)]
     done = run(runner("zig", target, objects), timeout=600, cwd=folder, env=zig_environment())
     assert done.status == 0, done.output
 
