@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
@@ -177,10 +177,16 @@ def without_elements(
     if not known or len(results) != sum(map(bool, node.output)) or not all(0 in shape for shape in shapes):
         return None
     made = (
-        np.zeros(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        nothing(shape, helper.tensor_dtype_to_np_dtype(kind.elem_type))
         for kind, shape in zip(results, shapes, strict=True)
     )
     return tuple(next(made) if name else np.zeros(0) for name in node.output)
+
+
+def nothing(shape: Sequence[int], dtype: DTypeLike) -> Array:
+    """The value of a tensor without elements; InputError where a reduction of it could be too large."""
+    _bounded([extent for extent in shape if extent])
+    return np.zeros(tuple(shape), dtype)
 
 
 def _bounded(shape: Sequence[int]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +85,11 @@ class Walk:
         tensor = self.draft.add(Tensor(name=value.name, shape=shape, role=Role.INPUT, dtype=dtype))
         if tensor.elements:
             self.tensors[value.name] = tensor
-        elif prod(filter(None, shape)) > sys.maxsize // 8:
-            raise InputError(f"{self._path}: input '{value.name}' is larger than any memory")
-        else:
-            self.values[value.name] = np.zeros(shape, numpy_type(dtype))
+            return
+        try:
+            self.values[value.name] = onnx_constants.nothing(shape, numpy_type(dtype))
+        except InputError as error:
+            raise InputError(f"{self._path}: input '{value.name}': {error}") from error
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; a value becomes one when it is first asked for."""
@@ -131,7 +130,7 @@ class Walk:
             elif output.elements:
                 self.tensors[name] = output
             else:  # what has no elements is known
-                self.values[name] = np.zeros(output.shape, numpy_type(output.dtype))
+                self.values[name] = onnx_constants.nothing(output.shape, numpy_type(output.dtype))
 
     def _fitting(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
         """Its outputs; InputError where what it is given contradicts its definition."""

@@ -74,6 +74,7 @@ BLKIO = Path("/sys/fs/cgroup/blkio")
 THROTTLES = [BLKIO / f"blkio.throttle.{way}_iops_device" for way in ("read", "write")]
 """Linux, admin-guide/cgroup-v1/blkio-controller: a line `MAJOR:MINOR REQUESTS` limits a device's requests
 in a second, and 0 lifts that."""
+LOOPS = Path("/dev/loop-control")
 REQUESTS = 400
 
 
@@ -119,7 +120,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(Path.exists, THROTTLES)), reason="no disk can be slowed here"
+    os.geteuid() != 0 or not all(map(Path.exists, (*THROTTLES, LOOPS))),
+    reason="it takes root, loop devices, and blkio of the first version of control groups",
 )
 def test_a_slow_disk_slows_and_harms_nothing(undisturbed: Undisturbed, disk: Disk) -> None:
     project = Project(disk.folder / "project")

@@ -80,7 +80,7 @@ def tune(
                 key = digest(signature, surroundings)
                 if key not in tried:
                     found = _search(program, kernel, target, options, judge)
-                    _keep(path, options.build, target, signature, found, judge)
+                    _renew(path, options.build, target, signature, found, judge)
                     heard(found)
                     tried.add(key)
                     write_whole(done, msgspec.json.encode(sorted(tried)))
@@ -113,8 +113,8 @@ def _tried(path: Path) -> set[str]:
         return set()
 
 
-def _keep(path: Path, build: Path, target: Target, signature: str, found: Found, judge: Judge) -> None:
-    """Write the record, if there is one, beside those that the file holds, in the place of an older one."""
+def _renew(path: Path, build: Path, target: Target, signature: str, found: Found, judge: Judge) -> None:
+    """Put the record, if there is one, in the place of an older one of that kernel, or take that away."""
     record = Record(
         kernel=signature,
         schedule=found.schedule,
