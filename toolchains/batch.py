@@ -1,4 +1,4 @@
-"""Many builds at once: bounded by processors and by memory, the longest first."""
+"""Many builds at once: bounded by processors and by memory, the longest first, and no processor idle."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from toolchains.machine import CODE_GENERATION_BYTES, available_bytes
 from toolchains.making import Options
 from toolchains.pipeline import Built, build
 from toolchains.progress import Progress
+from toolchains.share import Share
 from toolchains.target import Target
 
 COPIES = 7
@@ -38,12 +39,13 @@ def first_line(error: KernfitError) -> str:
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One library for one target, and how much it takes."""
+    """One library for one target: its operations, its processors, and the bytes it takes for each."""
 
     model: Model
     target: Target
     work: int
     bytes: int
+    processors: int = 1
 
     @property
     def program(self) -> Program:
@@ -74,18 +76,18 @@ def build_all(
         if names.count(name) > 1:
             raise UsageError(f"two models are named '{name}', and their archives would be too")
     width = max(1, min(options.jobs, len(models) * len(targets)))
-    each = msgspec.structs.replace(options, jobs=max(1, options.jobs // width))
-    jobs = [_job(model, target, each) for model in models for target in targets]
+    each = max(1, options.jobs // width)
+    jobs = [_job(model, target, options, each) for model in models for target in targets]
     built: dict[str, Built] = {}
     failures: dict[str, Failure] = {}
-    memory = Memory(available_bytes())
+    room = Room(Memory(available_bytes()), options.jobs, len(jobs))
 
     with progress.board(names, [t.name for t in targets], len(jobs)):
 
         def run(job: Job) -> Built:
-            with memory.taken(job.bytes):
+            with room.taken(job) as share:
                 oracle = (oracles or {}).get(job.program.name)
-                return build(job.model, job.target, each, progress, oracle)
+                return build(job.model, job.target, options, progress, oracle, share)
 
         with threads(width, options.engine.close) as pool:
             pending = {pool.submit(run, job): job for job in sorted(jobs, key=lambda job: -job.work)}
@@ -99,14 +101,15 @@ def build_all(
     return [built[n] for n in order if n in built], [failures[n] for n in order if n in failures]
 
 
-def _job(model: Model, target: Target, options: Options) -> Job:
+def _job(model: Model, target: Target, options: Options, processors: int) -> Job:
     plan = options.plan(model, target)
     work = sum(kernel.flops for kernel in plan.kernels) * len(target.checked_on)
     return Job(
         model=model,
         target=target,
         work=work,
-        bytes=options.jobs * (CODE_GENERATION_BYTES + _checking(plan)),
+        bytes=CODE_GENERATION_BYTES + _checking(plan),
+        processors=processors,
     )
 
 
@@ -137,7 +140,61 @@ class Memory:
         try:
             yield
         finally:
+            self.give_back(size)
             with self._changed:
-                self._free += size
                 self._takers -= 1
                 self._changed.notify_all()
+
+    def take_more(self, size: int) -> bool:
+        """Take `size` bytes more, or none: whether they were free."""
+        with self._changed:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """Let others have them."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+
+class Room:
+    """Processors and memory for all jobs. Once none waits, those that run get what others leave."""
+
+    def __init__(self, memory: Memory, processors: int, jobs: int) -> None:
+        """So many processors, for so many jobs that are going to come."""
+        self._memory = memory
+        self._idle = processors
+        self._to_come = jobs
+        self._running: dict[str, tuple[Job, Share]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def taken(self, job: Job) -> Iterator[Share]:
+        """Wait for a job's memory, and hold that and its processors, which may become more."""
+        share = Share(job.processors)
+        with self._memory.taken(job.bytes * job.processors):
+            with self._lock:
+                self._to_come -= 1
+                self._idle -= job.processors
+                self._running[job.name] = job, share
+                self._hand_on()
+            try:
+                yield share
+            finally:
+                with self._lock:
+                    del self._running[job.name]
+                    self._memory.give_back(job.bytes * (share.count - job.processors))
+                    self._idle += share.count
+                    self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Idle processors that no job waits for, to those that have the fewest, as far as memory goes."""
+        while self._idle > 0 and self._running and not self._to_come:
+            job, share = min(self._running.values(), key=lambda each: each[1].count)
+            if not self._memory.take_more(job.bytes):
+                return
+            share.grow()
+            self._idle -= 1

@@ -23,6 +23,7 @@ from toolchains.limits import limit
 from toolchains.progress import Progress
 from toolchains.report import Report, Row, Status
 from toolchains.scratch import scratch, write_whole
+from toolchains.share import Share
 from toolchains.subjects import OneKernel, Subject, WholeRun
 from toolchains.target import Target
 
@@ -93,16 +94,16 @@ class Remembered:
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
     """What is checked, and where: the linked library of `plan` lies in `place`.
 
-    It is run in a folder below `build`. `histogram` divides the counted instructions by their
-    mnemonics. Kernels that are not in `only` are skipped, and rows that are `remembered` taken
-    over. `reference` is what a whole network is judged against. `guards` says which are also run on
-    special numbers, with every buffer at a page that must not be touched.
+    It is run in a folder below `build`, on the processors of its `share`. `histogram` divides the
+    counted instructions by their mnemonics. Kernels that are not in `only` are skipped, and rows that
+    are `remembered` taken over. `reference` is what a whole network is judged against. `guards` says
+    which are also run on special numbers, with every buffer at a page that must not be touched.
     """
 
     plan: Plan
     target: Target
     engine: Engine
-    jobs: int
+    share: Share
     place: Path
     build: Path
     histogram: bool = False
@@ -253,13 +254,14 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             cpu=cpu,
             runner="runner",
             counter="counter.so",
-            jobs=self.jobs,
+            jobs="jobs",
             runs=tuple(map(run, waiting)),
             other=other,
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
-        work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
+        with self.share.told_in(folder / request.jobs):
+            work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from toolchains.emulators import Emulator, find_emulator, find_other_emulator
 from toolchains.limits import VARIABLE, limit
 from toolchains.native import why_not
 from toolchains.process import Finished, run
+from toolchains.share import told
 from toolchains.target import NATIVE, Target
 
 FORBIDDEN = 7
@@ -35,6 +37,9 @@ RUNNER_FAULTS = {
     8: "the kernel's result depends on where its buffers lie",
     9: "the system takes no pages away, so nothing can be guarded",
 }
+
+GROWS_SECONDS = 0.5
+"""How soon a share that has grown is noticed."""
 
 Outcome = Literal["ran", "wrong", "illegal", "crash", "timeout", "skipped"]
 
@@ -64,8 +69,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All runs of one library on one processor: a name of QEMU's, or `native`.
 
-    `counter` is a plugin of QEMU (runner/counter.c), relative to the request's folder. With
-    `other` it is asked for a second opinion: of another QEMU, or of this machine itself.
+    `counter` is a plugin of QEMU (runner/counter.c) and `jobs` a file that says how many runs may
+    go at once (toolchains/share.py), relative to the request's folder. With `other` it is asked
+    for a second opinion: of another QEMU, or of this machine itself.
     """
 
     target: Target
@@ -73,7 +79,7 @@ class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     runner: str
     counter: str
     runs: tuple[Run, ...]
-    jobs: int
+    jobs: str
     other: bool = False
 
 
@@ -105,7 +111,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def emulate(request: EmulateRequest, folder: Path) -> None:
-    """Run everything that the request names, `jobs` at once, and print how each ended."""
+    """Run everything that the request names, in its order, and print how each ended."""
     find = find_other_machine if request.other else find_machine
     machine = find(request.target, request.cpu)
     if not machine.reason:
@@ -116,14 +122,15 @@ def emulate(request: EmulateRequest, folder: Path) -> None:
                 Ended(kernel=each.kernel, outcome="skipped", reason=machine.reason, emulator=machine.name)
             )
         return
-    with ThreadPoolExecutor(request.jobs) as pool:
-        pending = [pool.submit(_run, machine, request, each, folder) for each in request.runs]
-        try:
-            for done in as_completed(pending):
-                _print(done.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    waiting = deque(request.runs)
+    running: set[Future[Ended]] = set()
+    with ThreadPoolExecutor(max(1, len(waiting))) as pool:
+        while waiting or running:
+            while waiting and len(running) < told(folder / request.jobs):
+                running.add(pool.submit(_run, machine, request, waiting.popleft(), folder))
+            ended, running = wait(running, GROWS_SECONDS, FIRST_COMPLETED)
+            for future in ended:
+                _print(future.result())
 
 
 def find_machine(target: Target, cpu: str) -> Machine:

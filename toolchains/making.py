@@ -32,6 +32,7 @@ from toolchains.link import LinkRequest
 from toolchains.objects import data_object
 from toolchains.progress import Progress
 from toolchains.scratch import write_whole
+from toolchains.share import Share
 from toolchains.target import Target
 
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -89,16 +90,18 @@ def make(
     place: Path,
     progress: Progress,
     network: Network | None = None,
+    share: Share | None = None,
 ) -> Manifest:
     """Fill the folder `place` with the library and the runner of a plan, and describe them.
 
-    `network` is what the plan is of, where it is of one: its constants become the weights.
+    `network` is what the plan is of, where it is of one: its constants become the weights. The
+    `share` of the processors is all of them where none is given.
     """
     title = f"{plan.library} for {target.name}"
     progress.step(f"{title}: {len(plan.kernels)} kernels, engine {options.engine.name}")
     with progress.work("image", plan.library, target.name) as work:
         options.engine.prepare(target, work.output)
-    _compile(plan, target, options, place, progress)
+    _compile(plan, target, options, place, progress, share or Share(options.jobs))
     weights_sha256 = ""
     if network is not None and plan.network is not None and plan.network.weights:
         weights_sha256 = _weigh(plan, network, target, place)
@@ -118,7 +121,9 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-def _compile(plan: Plan, target: Target, options: Options, place: Path, progress: Progress) -> None:
+def _compile(
+    plan: Plan, target: Target, options: Options, place: Path, progress: Progress, share: Share
+) -> None:
     """Fill `place` with all objects of the library's code, from the cache or by code generation."""
     store = Store(options.build / "cache" / "objects")
     keys = {kernel.symbol: _key(kernel, target) for kernel in plan.kernels}
@@ -131,7 +136,7 @@ def _compile(plan: Plan, target: Target, options: Options, place: Path, progress
     missing = [symbol for symbol, key in keys.items() if not _fetch(store, key, symbol, place)]
     if not missing:
         progress.step(f"{plan.library} for {target.name}: all {len(plan.kernels)} kernels were cached")
-    count = min(options.jobs, -(-len(missing) // KERNELS_PER_PROCESS))
+    count = min(share.count, -(-len(missing) // KERNELS_PER_PROCESS))
 
     with progress.work("compile", plan.library, target.name, len(missing)) as work:
         for symbol in keys.keys() - set(missing):
@@ -188,10 +193,14 @@ def _key(part: Kernel | Plan, target: Target) -> str:
 
 
 def _fetch(store: Store, key: str, symbol: str, work: Path) -> bool:
-    parts = {suffix: store.get(digest(key, suffix)) for suffix in SUFFIXES}
-    for suffix, data in parts.items():
+    """Write all objects of a function, or none: in a container, code generation may not replace ours."""
+    parts: dict[str, bytes] = {}
+    for suffix in SUFFIXES:
+        data = store.get(digest(key, suffix))
         if data is None:
             return False
+        parts[suffix] = data
+    for suffix, data in parts.items():
         (work / f"{symbol}{suffix}").write_bytes(data)
     return True
 

@@ -25,6 +25,7 @@ from toolchains.making import VERSION, Options, make, members, write_json
 from toolchains.progress import Progress
 from toolchains.report import Report
 from toolchains.scratch import alone, exchange, scratch, write_whole
+from toolchains.share import Share
 from toolchains.target import Target
 
 STAMP = "stamp.json"
@@ -63,13 +64,14 @@ def build(
     options: Options,
     progress: Progress,
     oracle: Oracle | None = None,
+    share: Share | None = None,
 ) -> Built:
     """Generate, compile, link, check and archive one library for one target.
 
     A build whose inputs have not changed is taken from the last time, or from another process
     that is at it. A failed check is in the report, and the archive is then not written. The
     `oracle` says what a whole network is judged against; without one that is composed of the
-    operators' own references.
+    operators' own references. The `share` of the processors is all of them where none is given.
     """
     name = program_of(model).name
     with progress.work("build", name, target.name) as work:
@@ -78,8 +80,9 @@ def build(
         def waiting() -> None:
             progress.say(f"{name} for {target.name}: another kernfit is at it: waiting for its result")
 
+        share = share or Share(options.jobs)
         with alone(options.build, f"{target.name}-{name}", waiting):
-            built = _build(model, plan, target, options, progress, oracle or Composition(), work)
+            built = _build(model, plan, target, options, progress, oracle or Composition(), share, work)
         report = built.report
         if report.failed() or report.broken():
             work.outcome = "failed"
@@ -97,6 +100,7 @@ def _build(
     options: Options,
     progress: Progress,
     oracle: Oracle,
+    share: Share,
     work: Work,
 ) -> Built:
     network = model if isinstance(model, Network) else None
@@ -117,7 +121,7 @@ def _build(
         return Built(target=target.name, archive=archive, sha256=sha256, manifest=manifest, report=report)
 
     with scratch(options.build, f"{plan.library}-{target.name}") as folder:
-        manifest = make(plan, target, options, folder, progress, network)
+        manifest = make(plan, target, options, folder, progress, network, share)
         write_whole(folder / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
         reference = None
         if network is not None:
@@ -127,7 +131,7 @@ def _build(
             plan=plan,
             target=target,
             engine=options.engine,
-            jobs=options.jobs,
+            share=share,
             place=folder,
             build=options.build,
             only=sample(plan) if options.checks == "sample" else None,
@@ -242,7 +246,7 @@ def _check_again(
         plan=plan,
         target=target,
         engine=options.engine,
-        jobs=options.jobs,
+        share=Share(options.jobs),
         place=place,
         build=options.build,
         histogram=histogram,

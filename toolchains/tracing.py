@@ -31,6 +31,7 @@ from toolchains.limits import limit
 from toolchains.making import Options
 from toolchains.progress import Progress
 from toolchains.scratch import scratch, write_whole
+from toolchains.share import Share
 from toolchains.target import Target
 
 Array = NDArray[Any]
@@ -243,7 +244,7 @@ class _Tracer:
             cpu=self.cpu,
             runner="runner",
             counter="counter.so",
-            jobs=1,
+            jobs="jobs",
             runs=(
                 Run(
                     kernel=kernel.name,
@@ -257,7 +258,8 @@ class _Tracer:
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
         lines: list[str] = []
-        self._engine.run("toolchains.emulate", path, self.target, on_line=lines.append)
+        with Share(1).told_in(folder / "jobs"):
+            self._engine.run("toolchains.emulate", path, self.target, on_line=lines.append)
         ended = [msgspec.json.decode(line, type=Ended) for line in lines if line.startswith("{")]
         where = f"node '{call.node}', kernel {kernel.name} for {self.target.name} on {self.cpu}"
         if not ended:

@@ -14,12 +14,13 @@ from kernels.graph.planning import plan
 from kernels.models import catalog, read_model
 from kernels.plan import Kernel
 from tests.unit.test_listing import conv, gemm, write
-from toolchains.batch import Memory, build_all
+from toolchains.batch import Job, Memory, Room, build_all
 from toolchains.checking import BLOCKS, NOT_SAMPLED, sample
 from toolchains.engines.local import LocalEngine
 from toolchains.machine import available_bytes
 from toolchains.pipeline import Options
 from toolchains.progress import Progress
+from toolchains.share import told
 from toolchains.target import Target, find_target
 
 
@@ -142,3 +143,33 @@ def test_memory_is_shared_out() -> None:
     with memory.taken(1000):  # alone, it may
         pass
     assert available_bytes() > 1 << 20
+
+
+def test_processors_that_others_leave_go_to_what_still_runs(tmp_path: Path) -> None:
+    model = read_model(write(tmp_path, LISTING))
+    jobs = [
+        Job(model=model, target=find_target(name), work=1, bytes=10) for name in ("armv7", "s390x", "i686")
+    ]
+    room = Room(Memory(100), 2, len(jobs))
+    with room.taken(jobs[0]) as long:
+        with room.taken(jobs[1]):
+            assert long.count == 1
+        assert long.count == 1, "the third is still to come"
+        with long.told_in(tmp_path / "jobs"), room.taken(jobs[2]) as last:
+            assert (told(tmp_path / "jobs"), last.count) == (1, 1)
+        with long.told_in(tmp_path / "jobs"):
+            assert (told(tmp_path / "jobs"), long.count) == (2, 2)
+
+
+def test_processors_go_no_further_than_memory(tmp_path: Path) -> None:
+    model = read_model(write(tmp_path, LISTING))
+    large, small = (
+        Job(model=model, target=find_target(name), work=1, bytes=size)
+        for name, size in (("armv7", 60), ("s390x", 30))
+    )
+    room = Room(Memory(100), 2, 2)
+    with room.taken(large) as share, room.taken(small):
+        pass
+    with Room(Memory(100), 2, 1).taken(small) as alone:
+        assert alone.count == 2
+    assert share.count == 1

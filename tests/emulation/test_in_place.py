@@ -17,6 +17,7 @@ from toolchains.checking import Checking
 from toolchains.link import LinkRequest
 from toolchains.pipeline import Built, Options
 from toolchains.progress import Progress
+from toolchains.share import Share
 from toolchains.target import Target
 
 
@@ -49,7 +50,12 @@ def test_both_ways_are_right(built: tuple[Target, Built], options: Options, tmp_
     )
     options.engine.run("toolchains.link", request, target)
     checking = Checking(
-        plan=apart, target=target, engine=options.engine, jobs=options.jobs, place=tmp_path, build=tmp_path
+        plan=apart,
+        target=target,
+        engine=options.engine,
+        share=Share(options.jobs),
+        place=tmp_path,
+        build=tmp_path,
     )
     separate = checking.run(Progress(quiet=True)).rows
     names = {kernel.name for kernel in plan.kernels}

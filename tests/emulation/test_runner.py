@@ -98,7 +98,7 @@ def run_all(folder: Path, target: Target, planned: Plan, cpu: str, *, guard: boo
         cpu=cpu,
         runner="runner",
         counter="counter.so",
-        jobs=1,
+        jobs="jobs",
         runs=tuple(
             Run(
                 kernel=kernel.name,
@@ -112,6 +112,7 @@ def run_all(folder: Path, target: Target, planned: Plan, cpu: str, *, guard: boo
         ),
     )
     (folder / "r.json").write_bytes(msgspec.json.encode(request))
+    (folder / "jobs").write_text("1", encoding="ascii")
     lines: list[str] = []
     LocalEngine().run("toolchains.emulate", folder / "r.json", target, on_line=lines.append)
     ended = {each.kernel: each for each in (msgspec.json.decode(line, type=Ended) for line in lines)}

@@ -23,6 +23,7 @@ from toolchains.link import counter, zig_environment
 from toolchains.progress import Progress
 from toolchains.quarantine import known_bugs
 from toolchains.report import Row
+from toolchains.share import Share
 from toolchains.target import Target, find_target
 
 RIGHT = (
@@ -73,7 +74,7 @@ def rows_of(folder: Path, target: Target, body: str) -> list[Row]:
     linked(folder, target, planned, body, check=CHECK)
     subprocess.run(counter(), cwd=folder, env=zig_environment(), check=True)
     checking = Checking(
-        plan=planned, target=target, engine=LocalEngine(), jobs=1, place=folder, build=folder
+        plan=planned, target=target, engine=LocalEngine(), share=Share(1), place=folder, build=folder
     )
     return list(checking.run(Progress()).rows)
 

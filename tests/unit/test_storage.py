@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from toolchains.archive import make_archive
 from toolchains.cache import Store, digest
+from toolchains.making import SUFFIXES, _fetch
 from toolchains.owner import is_gone, owner
 from toolchains.scratch import exchange, scratch, whole, write_whole
 
@@ -154,3 +155,18 @@ def test_the_store_keeps_and_notices_damage(tmp_path: Path) -> None:
     path.write_bytes(bytes(raw))
     assert store.get(key) is None
     assert not path.exists()
+
+
+@pytest.mark.parametrize("half", SUFFIXES)
+def test_half_a_function_is_not_taken_from_the_store(tmp_path: Path, half: str) -> None:
+    store, place = Store(tmp_path / "store"), tmp_path / "place"
+    place.mkdir()
+    store.put(digest("key", half), b"a part")
+    assert not _fetch(store, "key", "f", place)
+    assert not list(place.iterdir()), "a container's user may not write over it"
+    for suffix in SUFFIXES:
+        store.put(digest("key", suffix), suffix.encode())
+    assert _fetch(store, "key", "f", place)
+    assert {path.name: path.read_text() for path in place.iterdir()} == {
+        f"f{each}": each for each in SUFFIXES
+    }

@@ -27,6 +27,7 @@ from toolchains.making import Options
 from toolchains.native import runs_here
 from toolchains.process import Finished, run
 from toolchains.progress import Progress
+from toolchains.share import Share
 from toolchains.target import Target
 
 By = Literal["time", "instructions"]
@@ -143,7 +144,7 @@ class Counted:
             plan=candidates.plan,
             target=self._target,
             engine=self._options.engine,
-            jobs=self._options.jobs,
+            share=Share(self._options.jobs),
             place=candidates.place,
             build=self._options.build,
             only=names,
