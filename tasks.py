@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)  # else Invoke's: each task compiles all anew
 
 from toolchains import signals
 
@@ -68,7 +69,7 @@ ENGINE = "auto (Docker if it answers, else local), docker, or local"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 GUARD = (
     "small, or all: which kernels are also run between pages that must not be touched; small are those "
-    "of up to 4 million operations"
+    "of up to 4 million operations, larger ones run so on a target's first processor"
 )
 RECORDS = "folders of records of tuning, several with commas, that go before those that ship"
 WINOGRAD = "allow Winograd's algorithm for 3x3 convolutions: faster, less accurate, within its own bound"

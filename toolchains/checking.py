@@ -30,7 +30,8 @@ from toolchains.target import Target
 Checks = Literal["all", "sample"]
 Guards = Literal["all", "small"]
 GUARDED_FLOPS = 4_000_000
-"""A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds."""
+"""A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds.
+Larger ones, which take minutes under QEMU, are guarded on the target's first processor, where asked."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
 ENDED: dict[Status, Outcome] = {
@@ -112,8 +113,10 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None
     guards: Guards = "small"
 
-    def _guarded(self, subject: Subject) -> bool:
-        return self.guards == "all" or subject.flops <= GUARDED_FLOPS
+    def _guarded(self, subject: Subject, cpu: str) -> bool:
+        if subject.flops <= GUARDED_FLOPS:
+            return True
+        return self.guards == "all" and cpu == self.target.checked_on[0]
 
     def subjects(self) -> list[Subject]:
         """Every kernel, and the whole network if there is one."""
@@ -140,7 +143,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
-                if self._guarded(subject):
+                if any(self._guarded(subject, cpu) for cpu in target.checked_on):
                     subject.write_input(folder / f"{subject.name}.special", special=True)
             code = functions(folder / "runner", target) if total else {}
             for cpu, waiting in due.items():
@@ -164,7 +167,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         """What is to be run on a processor, the longest first; the other rows are added."""
         waiting = []
         for subject in sorted(subjects, key=lambda subject: -subject.flops):
-            guarded = self._guarded(subject)
+            guarded = self._guarded(subject, cpu)
             row = self.remembered.find(subject, cpu, guarded=guarded) if self.remembered else None
             if row is not None:
                 rows.append(row)
@@ -228,7 +231,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
                 return
             ended = msgspec.json.decode(line, type=Ended)
             subject = subjects[ended.kernel]
-            row = _row(subject, target, cpu, ended, folder, guarded=guards and self._guarded(subject))
+            row = _row(subject, target, cpu, ended, folder, guarded=guards and self._guarded(subject, cpu))
             if ended.blocks is not None:
                 own = [code[symbol] for symbol in subject.symbols]
                 row = _counted(row, ended.blocks, own, target, histogram=self.histogram)
@@ -236,7 +239,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             rows.append(row)
 
         def run(subject: Subject) -> Run:
-            name, guarded = subject.name, guards and self._guarded(subject)
+            name, guarded = subject.name, guards and self._guarded(subject, cpu)
             return Run(
                 kernel=name,
                 input=f"{name}.in",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clones import copy_of_the_project
 from tests.conftest import ROOT
 from tests.unit.test_listing import HEAD, conv, gemm, write
 
@@ -123,3 +124,17 @@ def test_skipped_checks_are_said_and_can_be_forbidden(listing: Path, tmp_path: P
     strict = invoke(*words, str(tmp_path / "two"), "--require-checks", **bare)
     assert strict.returncode == 6
     assert "2 check(s) were skipped" in strict.stderr
+
+
+def test_modules_are_compiled_once_for_all_tasks(tmp_path: Path) -> None:
+    """Invoke forbids Python to keep what it compiled, which would take each task a quarter of a second."""
+    copy_of_the_project(tmp_path)
+    kept = []
+    for words in ([], ["-B"]):
+        command = [sys.executable, *words, "-m", "invoke", "targets"]
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+        kept.append(any((tmp_path / "toolchains").rglob("*.pyc")))
+        for path in tmp_path.rglob("*.pyc"):
+            path.unlink()
+    assert kept == [True, False], "as Python was told"

@@ -21,7 +21,16 @@ from toolchains.target import Target
 ROOT = Path(__file__).resolve().parents[2]
 OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "annot allocate memory", "LLVM ERROR: out of memory")
 """What Python, C++, libc and LLVM say of it."""
-PASSED_ON = ("PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "XDG_CACHE_HOME",
+    "TMPDIR",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class LocalEngine:
@@ -63,7 +72,6 @@ class LocalEngine:
         env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env |= {
             "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
             PARENT: owner(),
             **passed_on(),
