@@ -65,7 +65,7 @@ MODEL = (
     "catalogue, several with commas, or 'all'; see `invoke models`"
 )
 DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
-ENGINE = "auto (Docker if it answers, else local), docker, or local"
+ENGINE = "auto (Docker if it answers, else local), docker, local, or bubblewrap: local in a cage"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 GUARD = (
     "small, or all: which kernels are also run between pages that must not be touched; small are those "
@@ -87,7 +87,7 @@ COMMON = {"arch": ARCH, "model": MODEL, "engine": ENGINE, "jobs": JOBS}
     }
 )
 def setup(c: Context, offline: str = "", peers: bool = False, verbose: bool = False) -> None:
-    """Bring what pip cannot: QEMU, ssh and, where it can run, a Docker engine. Asks nothing."""
+    """Bring what pip cannot: QEMU, ssh, bubblewrap and, where it can run, Docker. Asks nothing."""
     from toolchains import bundle, provision
     from toolchains.bench.peers import debian
     from toolchains.native import own_target
@@ -106,7 +106,7 @@ def setup(c: Context, offline: str = "", peers: bool = False, verbose: bool = Fa
         "export": "the folder to write an offline bundle into: images, packages, wheels and pins",
         "anew": "build the images instead, taking nothing from earlier builds",
         "arch": ARCH,
-        "engine": "auto, docker, or local: without images",
+        "engine": "auto, docker, or local and bubblewrap: without images",
         "verbose": VERBOSE,
     }
 )

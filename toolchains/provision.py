@@ -16,6 +16,7 @@ from pathlib import Path
 from kernels.errors import EngineError
 from toolchains.cache import versions
 from toolchains.emulators import cache_folder, find_emulator
+from toolchains.engines.bubblewrap import PROGRAM
 from toolchains.limits import limit
 from toolchains.machine import Finding, limits
 from toolchains.process import run
@@ -24,6 +25,8 @@ from toolchains.target import Target, all_targets
 Say = Callable[[str], None]
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 """Bits of linux/include/uapi/linux/capability.h; a Docker engine cannot run without either."""
+WANTED = {"minisign": ("minisign", "a signature"), PROGRAM: ("bubblewrap", "--engine bubblewrap")}
+"""Programs that some tasks can do without: Debian's package of each, and what needs it."""
 IMPORTED, UNUSED = ("tvm", "tvm_ffi", "numpy", "msgspec", "elftools", "capstone"), "/(tests?|relax|f2py)/"
 """The packages of pyproject.toml's group `steps`, and folders of theirs that no step loads."""
 
@@ -40,15 +43,16 @@ def examine() -> list[Finding]:
         Finding(name="zig", state="here", detail=f"{tools['ziglang']}, the local engine's compiler"),
     ]
     found += [_emulator(target) for target in all_targets().values()]
-    ssh = shutil.which("ssh")
-    found.append(
-        Finding(
-            name="ssh",
-            state="here" if ssh else "absent",
-            detail=ssh or "only `invoke tune --host` needs it",
-            mend="" if ssh else "invoke setup",
+    for program, (name, what) in {"ssh": ("ssh", "`invoke tune --host`"), **WANTED}.items():
+        place = shutil.which(program)
+        found.append(
+            Finding(
+                name=name,
+                state="here" if place else "absent",
+                detail=place or f"only {what} needs it",
+                mend="" if place else "invoke setup",
+            )
         )
-    )
     version, reason = docker_version()
     if version:
         found.append(Finding(name="docker", state="here", detail=f"engine {version} answers"))
@@ -93,11 +97,12 @@ def docker_version() -> tuple[str, str]:
 
 
 def provide(say: Say) -> None:
-    """Bring QEMU, ssh, minisign, and where it can run a Docker engine; say what was done and left out."""
+    """Bring QEMU, ssh, what is WANTED, and where it can run a Docker engine; say what was left out."""
     _compile_packages(say)
     provide_emulators(say)
     _provide_ssh(say)
-    _provide_minisign(say)
+    for program, (package, what) in WANTED.items():
+        _provide(say, program, package, what)
     if provide_daemon(say):
         _provide_bootstrap(say)
 
@@ -220,15 +225,15 @@ def _provide_ssh(say: Say) -> None:
     say(f"ssh: left out: {failure}" if failure else "ssh: installed")
 
 
-def _provide_minisign(say: Say) -> None:
-    """What signs a release and checks signatures, for those who have a key."""
-    if _finds("minisign"):
-        say("minisign: here already, nothing to do")
+def _provide(say: Say, program: str, package: str, what: str) -> None:
+    """A program that some tasks can do without: a Debian package, and what needs it."""
+    if _finds(program):
+        say(f"{package}: here already, nothing to do")
     elif _rights() is None or shutil.which("apt-get") is None:
-        say("minisign: left out, for no package can be installed here: only signatures need it")
+        say(f"{package}: left out, for no package can be installed here: only {what} needs it")
     else:
-        failure = _install(["minisign"])
-        say(f"minisign: left out: {failure}" if failure else "minisign: installed")
+        failure = _install([package])
+        say(f"{package}: left out: {failure}" if failure else f"{package}: installed")
 
 
 def _finds(program: str) -> bool:

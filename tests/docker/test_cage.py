@@ -1,46 +1,73 @@
-"""A container is a cage: steps that try to leave it, from inside."""
+"""A container is a cage, and bubblewrap makes one: steps that try to leave it, from inside."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import docker
 from kernels.errors import EngineError, KernfitError, ResourceError
-from toolchains.engines import docker_engine as module
-from toolchains.engines.docker_engine import ENVIRONMENT, FILES, LABEL, PROCESSES, DockerEngine
+from tests.conftest import ROOT
+from toolchains.engines import Engine
+from toolchains.engines import cage as walls
+from toolchains.engines.bubblewrap import PROGRAM, BubblewrapEngine
+from toolchains.engines.docker_engine import LABEL, SOURCES, WORK
 from toolchains.target import find_target
 
 TARGET = find_target("riscv64")
 
 
-@pytest.fixture
-def cage(docker_engine: DockerEngine) -> DockerEngine:
-    """The engine with the image that the steps run in."""
-    docker_engine.prepare(TARGET, print)
-    return docker_engine
+@dataclass(frozen=True, kw_only=True)
+class Cage:
+    """An engine, and what names its steps' code and what they leave."""
+
+    engine: Engine
+    sources: str
+    left_over: Callable[[], Sequence[object]]
+
+    def attempt(self, folder: Path, script: str, *, timeout: float = 60) -> str:
+        """Run a Python script as a step; what it left in `said`, in the job's folder.
+
+        A step is a module with a file, and cProfile is one that runs scripts.
+        """
+        folder.chmod(0o777)
+        work = WORK if self.sources == SOURCES else str(folder)
+        script = script.replace(WORK, work).replace(SOURCES, self.sources)
+        (folder / "attempt.py").write_text(script, encoding="utf-8")
+        self.engine.run("cProfile", folder / "attempt.py", TARGET, timeout=timeout)
+        return (folder / "said").read_text(encoding="utf-8")
 
 
-def attempt(cage: DockerEngine, folder: Path, script: str, *, timeout: float = 60) -> str:
-    """Run a Python script as a step; what it left in `said`, in the job's folder.
+@pytest.fixture(params=["docker", "bubblewrap"])
+def cage(request: pytest.FixtureRequest) -> Cage:
+    """The engine with the image that the steps run in, or with none."""
+    if request.param == "bubblewrap":
+        return Cage(engine=BubblewrapEngine(), sources=str(ROOT), left_over=children)
+    engine = request.getfixturevalue("docker_engine")
+    engine.prepare(TARGET, print)
+    return Cage(engine=engine, sources=SOURCES, left_over=containers)
 
-    A step is a module with a file, and cProfile is one that runs scripts.
-    """
-    folder.chmod(0o777)
-    (folder / "attempt.py").write_text(script, encoding="utf-8")
-    cage.run("cProfile", folder / "attempt.py", TARGET, timeout=timeout)
-    return (folder / "said").read_text(encoding="utf-8")
 
-
-def left_over() -> list[str]:
+def containers() -> list[str]:
+    """Of this process."""
     client = docker.from_env()
     owned = {"label": f"{LABEL}={os.getpid()}"}
     names = [each.name for each in client.containers.list(all=True, filters=owned)]
     client.close()
     return names
+
+
+def children() -> list[str]:
+    """Processes that have to do with an attempt of this process."""
+    word = f"pytest-of-{getpass.getuser()}"
+    found = [path.read_bytes().decode("utf-8", "replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    return [words for words in found if PROGRAM in words and word in words]
 
 
 REACH = """
@@ -59,8 +86,8 @@ open("/work/said", "w").write(" ".join(said))
 """
 
 
-def test_no_network_is_reached(cage: DockerEngine, tmp_path: Path) -> None:
-    first, second, routes = attempt(cage, tmp_path, REACH).split()
+def test_no_network_is_reached(cage: Cage, tmp_path: Path) -> None:
+    first, second, routes = cage.attempt(tmp_path, REACH).split()
     assert first == "101", "the network is unreachable"
     assert second in ("97", "99", "101"), "no such family, address or network"
     assert routes == "0"
@@ -88,18 +115,21 @@ open("/work/said", "w").write(" ".join(written))
 """
 
 
-def test_only_the_job_folder_can_be_written(cage: DockerEngine, tmp_path: Path) -> None:
-    assert attempt(cage, tmp_path, WRITE) == ""
+def test_only_the_job_folder_can_be_written(cage: Cage, tmp_path: Path) -> None:
+    assert cage.attempt(tmp_path, WRITE) == ""
 
 
 RAISE = """
-import os, pathlib, subprocess
+import ctypes, os, pathlib, subprocess
 def tried(what, *words):
     try:
         what(*words)
         return True
     except OSError:
         return False
+def unshare(flags):
+    if ctypes.CDLL(None).unshare(flags):
+        raise OSError
 status = dict(line.split(":\\t", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
 gained = [name for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb") if int(status[name], 16)]
 if os.getuid() == 0 or os.getgid() == 0 or 0 in os.getgroups():
@@ -113,7 +143,7 @@ attempts = {
     "chown": (os.chown, "/work/attempt.py", 0, 0),
     "device": (os.mknod, "/work/device", 0o60600, os.makedev(7, 0)),
     "chroot": (os.chroot, "/work"),
-    "mounts": (os.unshare, os.CLONE_NEWNS),
+    "mounts": (unshare, 0x20000),
     "nice": (os.setpriority, os.PRIO_PROCESS, 0, -5),
 }
 gained += [name for name, words in attempts.items() if tried(*words)]
@@ -127,8 +157,8 @@ open("/work/said", "w").write(" ".join(gained))
 """
 
 
-def test_no_right_is_gained(cage: DockerEngine, tmp_path: Path) -> None:
-    assert attempt(cage, tmp_path, RAISE) == ""
+def test_no_right_is_gained(cage: Cage, tmp_path: Path) -> None:
+    assert cage.attempt(tmp_path, RAISE) == ""
 
 
 FORK = """
@@ -145,13 +175,13 @@ except OSError as error:
 """
 
 
-def test_forking_without_end_ends_with_the_step(cage: DockerEngine, tmp_path: Path) -> None:
+def test_forking_without_end_ends_with_the_step(cage: Cage, tmp_path: Path) -> None:
     started = time.monotonic()
-    error, count = attempt(cage, tmp_path, FORK).split()
+    error, count = cage.attempt(tmp_path, FORK).split()
     assert error == "11", "resource temporarily unavailable"
-    assert PROCESSES // 2 < int(count) < PROCESSES
+    assert walls.PROCESSES // 2 < int(count) < walls.PROCESSES
     assert time.monotonic() - started < 60, "a step that is over takes its children with it"
-    assert left_over() == []
+    assert not cage.left_over()
 
 
 OPEN = """
@@ -166,39 +196,39 @@ except OSError as error:
 """
 
 
-def test_files_are_not_opened_without_end(cage: DockerEngine, tmp_path: Path) -> None:
-    error, count = attempt(cage, tmp_path, OPEN).split()
+def test_files_are_not_opened_without_end(cage: Cage, tmp_path: Path) -> None:
+    error, count = cage.attempt(tmp_path, OPEN).split()
     assert error == "24", "too many open files"
-    assert int(count) < FILES
+    assert int(count) < walls.FILES
 
 
 def test_memory_is_not_taken_without_end(
-    cage: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cage: Cage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MEMORY", "128m")
+    monkeypatch.setattr(walls, "MEMORY", 128 << 20)
     script = "kept = []\nwhile True:\n    kept.append(b'x' * (1 << 24))\n"
     with pytest.raises(ResourceError, match="out of memory"):
-        attempt(cage, tmp_path, script)
-    assert left_over() == []
+        cage.attempt(tmp_path, script)
+    assert not cage.left_over()
 
 
-def test_time_is_not_taken_without_end(cage: DockerEngine, tmp_path: Path) -> None:
+def test_time_is_not_taken_without_end(cage: Cage, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(EngineError, match="over its time limit"):
-        attempt(cage, tmp_path, "import time\ntime.sleep(600)\n", timeout=3)
+        cage.attempt(tmp_path, "import time\ntime.sleep(600)\n", timeout=3)
     assert time.monotonic() - started < 30
-    assert left_over() == []
+    assert not cage.left_over()
 
 
 def test_the_environment_is_the_list_and_no_more(
-    cage: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cage: Cage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
     script = "import os\nopen('/work/said', 'w').write(' '.join(os.environ))\n"
-    names = set(attempt(cage, tmp_path, script).split())
-    assert names - {"PATH", "HOSTNAME", "LC_CTYPE"} == set(ENVIRONMENT)
+    names = set(cage.attempt(tmp_path, script).split())
+    assert names - {"PATH", "HOSTNAME", "LC_CTYPE", "PWD"} == {*walls.ENVIRONMENT, "PYTHONPATH"}
 
 
-def test_a_step_that_fails_says_so(cage: DockerEngine, tmp_path: Path) -> None:
+def test_a_step_that_fails_says_so(cage: Cage, tmp_path: Path) -> None:
     with pytest.raises(KernfitError, match="failed with status 1"):
-        attempt(cage, tmp_path, "raise ValueError\n")
+        cage.attempt(tmp_path, "raise ValueError\n")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from kernels.errors import EngineError
 from tests.clones import copy_of_the_project
 from tests.conftest import ROOT
 from tests.unit.test_listing import HEAD, conv, gemm, write
+from toolchains.engines.choose import choose_engine
 
 BUILD = [sys.executable, "-m", "invoke", "build", "--engine", "local"]
 
@@ -51,6 +53,7 @@ def listing(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         (["build", "--arch", "riscv64", "--engine", "dokcer"], 2, "did you mean 'docker'?"),
         (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "-1"], 2, "positive number"),
         (["build", "--arch", "riscv64", "--engine", "local", "--jobs", "many"], 2, "positive number"),
+        (["build", "--arch", "riscv64", "--engine", "bubblewarp"], 2, "did you mean 'bubblewrap'?"),
         (["bench", "--seconds", "long"], 2, "give seconds"),
         (["check", "--arch", "armv7", "--engine", "local", "--model", "LISTING"], 3, "has not been built"),
         (["build", "--arch", "armv7", "--engine", "docker", "--model", "LISTING"], 7, "use --engine local"),
@@ -124,6 +127,16 @@ def test_skipped_checks_are_said_and_can_be_forbidden(listing: Path, tmp_path: P
     strict = invoke(*words, str(tmp_path / "two"), "--require-checks", **bare)
     assert strict.returncode == 6
     assert "2 check(s) were skipped" in strict.stderr
+
+
+def test_the_local_engine_says_what_it_does_not_protect_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose_engine("local")[1].endswith("all your rights; --engine bubblewrap takes them away")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert choose_engine("local")[1].endswith("all your rights")
+    with pytest.raises(EngineError, match="bwrap is missing; `invoke setup` brings it"):
+        choose_engine("bubblewrap")
 
 
 def test_modules_are_compiled_once_for_all_tasks(tmp_path: Path) -> None:

@@ -13,13 +13,21 @@ from tests.faults import Project, interrupt
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.everything)])
+@pytest.mark.parametrize(
+    ("engine", "times"),
+    [
+        ("local", 3),
+        ("bubblewrap", 1),
+        pytest.param("local", 50, marks=pytest.mark.everything),
+        pytest.param("bubblewrap", 20, marks=pytest.mark.everything),
+    ],
+)
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_build_ends_at_once_and_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, times: int, record_property: pytest.RecordProperty
+    tmp_path: Path, number: signal.Signals, engine: str, times: int, record_property: pytest.RecordProperty
 ) -> None:
     project, chance = Project(tmp_path / "project"), np.random.default_rng(times)
-    words = project.words("build", "local")
+    words = project.words("build", engine)
     project.write("a")
     assert project.run(words)[0] == 0
     good = project.archive()

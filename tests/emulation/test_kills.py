@@ -13,11 +13,19 @@ from kernels.tuning import read_file
 from tests.faults import Project, Releases, Undisturbed, kill, killed_builds
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(90, marks=pytest.mark.everything)])
+@pytest.mark.parametrize(
+    ("engine", "kills"),
+    [
+        ("local", 4),
+        ("bubblewrap", 1),
+        pytest.param("local", 90, marks=pytest.mark.everything),
+        pytest.param("bubblewrap", 30, marks=pytest.mark.everything),
+    ],
+)
 def test_killed_builds_leave_what_was_good_and_go_on(
-    undisturbed: Undisturbed, tmp_path: Path, kills: int
+    undisturbed: Undisturbed, tmp_path: Path, engine: str, kills: int
 ) -> None:
-    killed_builds(undisturbed, tmp_path / "project", "local", kills)
+    killed_builds(undisturbed, tmp_path / "project", engine, kills)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.everything)])
@@ -61,8 +69,7 @@ def test_killed_searches_leave_whole_records_and_go_on(tmp_path: Path, kills: in
         project.assert_clean()
 
 
-@pytest.mark.everything
-@pytest.mark.parametrize("kills", [2, 40])
+@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.everything)])
 def test_killed_releases_leave_the_last_one_and_go_on(tmp_path: Path, kills: int) -> None:
     releases, chance = Releases(tmp_path / "project"), np.random.default_rng(kills)
     project, good, want, done = releases.project, "b", "a", 0

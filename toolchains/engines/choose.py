@@ -5,7 +5,8 @@ from __future__ import annotations
 from kernels.errors import EngineError, UsageError, did_you_mean
 from toolchains.engines import Engine
 
-ENGINES = ("auto", "docker", "local")
+ENGINES = ("auto", "docker", "local", "bubblewrap")
+ALL_RIGHTS = "its steps have all your rights"
 
 
 def require_engine(word: str) -> None:
@@ -18,7 +19,11 @@ def choose_engine(word: str) -> tuple[Engine, str]:
     """The engine, and a line that says which it is and why; UsageError for other words."""
     require_engine(word)
     if word == "local":
-        return _local(), "engine: local, as asked"
+        return _local(), f"engine: local, as asked: {_warning()}"
+    if word == "bubblewrap":
+        from toolchains.engines.bubblewrap import BubblewrapEngine  # noqa: PLC0415 - beside its alternatives
+
+        return BubblewrapEngine(), "engine: bubblewrap, as asked"
     try:
         from toolchains.engines.docker_engine import DockerEngine  # noqa: PLC0415 - slow to import
 
@@ -26,7 +31,7 @@ def choose_engine(word: str) -> tuple[Engine, str]:
     except EngineError as error:
         if word == "docker":
             raise
-        return _local(), f"engine: local ({str(error).split(';')[0]})"
+        return _local(), f"engine: local ({str(error).split(';')[0]}): {_warning()}"
     return engine, "engine: docker, which answers" if word == "auto" else "engine: docker, as asked"
 
 
@@ -34,3 +39,10 @@ def _local() -> Engine:
     from toolchains.engines.local import LocalEngine  # noqa: PLC0415 - beside its alternative
 
     return LocalEngine()
+
+
+def _warning() -> str:
+    """What the local engine does not protect from, and what does."""
+    from toolchains.engines.bubblewrap import is_here  # noqa: PLC0415 - beside its alternatives
+
+    return f"{ALL_RIGHTS}; --engine bubblewrap takes them away" if is_here() else ALL_RIGHTS

@@ -17,7 +17,7 @@ from docker.types import Ulimit
 
 from kernels.errors import EngineError, KernfitError
 from toolchains.cache import ROOT
-from toolchains.engines import Surroundings
+from toolchains.engines import Surroundings, cage
 from toolchains.engines.image import connect, ensure_image, image_tag, packages
 from toolchains.engines.local import check_step
 from toolchains.engines.pinned import drift, image_pins
@@ -27,17 +27,8 @@ from toolchains.process import KEPT_LINES
 from toolchains.step import peak_of
 from toolchains.target import Target
 
-UNPRIVILEGED = 1000
-MEMORY = "6g"
-PROCESSES, FILES = 512, 4096
-"""Of a step: its memory, swap included; processes and threads at once; open files of each."""
-ENVIRONMENT = {
-    "PYTHONPATH": "/kernfit",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "HOME": "/tmp",  # noqa: S108 - the container's own, not the machine's
-    "KERNFIT_ZIG_CACHE": "/tmp/zig",  # noqa: S108
-}
-"""All that a step has beside the image's PATH and KERNFIT_LIMITS, if it is set."""
+WORK, SOURCES = "/work", "/kernfit"
+"""Where a step finds its job's folder and this project's code."""
 CLOSE_SECONDS = 10.0
 """Containers that take longer to be removed, as of an engine that is stuck, are left to the next run."""
 NOT_RUN = (126, 127)
@@ -144,9 +135,9 @@ class DockerEngine:
         folder = request.parent.resolve()
         user, group = os.getuid(), os.getgid()
         if user == 0:
-            user = group = UNPRIVILEGED
+            user = group = cage.UNPRIVILEGED
             os.chown(folder, user, group)
-        step = ["python3", "-m", "toolchains.step", module, f"/work/{request.name}"]
+        step = ["python3", "-m", "toolchains.step", module, f"{WORK}/{request.name}"]
         with self._creating:
             if self._closed:
                 raise EngineError("the engine was closed")
@@ -154,26 +145,25 @@ class DockerEngine:
                 image_tag(target),
                 ["timeout", "--kill-after=10", str(int(seconds) + ORPHAN_SECONDS), *step],
                 user=f"{user}:{group}",
-                working_dir="/kernfit",
+                working_dir=SOURCES,
                 read_only=True,
                 network_mode="none",
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 init=True,
-                mem_limit=MEMORY,
-                memswap_limit=MEMORY,
-                pids_limit=PROCESSES,
+                mem_limit=cage.MEMORY,
+                memswap_limit=cage.MEMORY,
+                pids_limit=cage.PROCESSES,
                 ulimits=[
-                    Ulimit(name="nofile", soft=FILES, hard=FILES),
+                    Ulimit(name="nofile", soft=cage.FILES, hard=cage.FILES),
                     Ulimit(name="core", soft=0, hard=0),
                 ],
                 labels=labels(),
-                tmpfs={"/tmp": "size=2g"},  # noqa: S108 - the container's own, not the machine's
-                environment={**ENVIRONMENT, **passed_on()},
+                tmpfs={cage.ENVIRONMENT["HOME"]: f"size={cage.SCRATCH}"},
+                environment={"PYTHONPATH": SOURCES, **cage.ENVIRONMENT, **passed_on()},
                 volumes={
-                    str(ROOT / "kernels"): {"bind": "/kernfit/kernels", "mode": "ro"},
-                    str(ROOT / "toolchains"): {"bind": "/kernfit/toolchains", "mode": "ro"},
-                    str(folder): {"bind": "/work", "mode": "rw"},
+                    **{str(ROOT / name): {"bind": f"{SOURCES}/{name}", "mode": "ro"} for name in cage.CODE},
+                    str(folder): {"bind": WORK, "mode": "rw"},
                 },
             )
             self._live[container.id] = container

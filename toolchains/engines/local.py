@@ -69,13 +69,7 @@ class LocalEngine:
         """Run `python -m module request` with a small environment."""
         if self._closed:
             raise EngineError("the engine was closed")
-        env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        env |= {
-            "PYTHONPATH": str(ROOT),
-            "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
-            PARENT: owner(),
-            **passed_on(),
-        }
+        command, env = self._begin(module, request, target)
         peak: list[int] = []
 
         def heard(line: str) -> None:
@@ -86,7 +80,7 @@ class LocalEngine:
                 on_line(line)
 
         finished = run(
-            [sys.executable, "-m", "toolchains.step", module, str(request)],
+            command,
             timeout=limit("step") if timeout is None else timeout,
             cwd=ROOT,
             env=env,
@@ -95,6 +89,17 @@ class LocalEngine:
         output = "\n".join(line for line in finished.output.splitlines() if peak_of(line) is None)
         check_step(module, finished.status, output, timed_out=finished.timed_out)
         return peak[-1] if peak else None
+
+    def _begin(self, module: str, request: Path, _target: Target) -> tuple[list[str], dict[str, str]]:
+        """The command of a step, and its environment."""
+        env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        env |= {
+            "PYTHONPATH": str(ROOT),
+            "KERNFIT_ZIG_CACHE": str(cache_folder() / "zig"),
+            PARENT: owner(),
+            **passed_on(),
+        }
+        return [sys.executable, "-m", "toolchains.step", module, str(request)], env
 
     def close(self) -> None:
         """End the steps that still run, and begin no others."""
