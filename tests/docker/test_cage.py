@@ -97,13 +97,17 @@ WRITE = """
 import os
 written = []
 for path in ("/x", "/etc/x", "/usr/x", "/opt/x", "/var/x", "/kernfit/kernels/x", "/kernfit/toolchains/x",
-             "/kernfit/x", "/proc/sysrq-trigger", "/sys/x", "/dev/mem", "/dev/x", "/work/../x"):
+             "/kernfit/x", "/proc/sysrq-trigger", "/sys/x", "/dev/mem", "/dev/x"):
     try:
         with open(path, "w") as file:
             file.write("x")
         written.append(path)
     except OSError:
         pass
+try:
+    open("/work/../x", "w").write("x")
+except OSError:
+    pass
 for made, names in (("/work/link", "/etc/passwd"), ("/work/out", "/")):
     os.symlink(names, made)
 try:
@@ -116,7 +120,10 @@ open("/work/said", "w").write(" ".join(written))
 
 
 def test_only_the_job_folder_can_be_written(cage: Cage, tmp_path: Path) -> None:
-    assert cage.attempt(tmp_path, WRITE) == ""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    assert cage.attempt(folder, WRITE) == ""
+    assert list(tmp_path.iterdir()) == [folder], "beside it a step writes in a `/tmp` of its own at most"
 
 
 RAISE = """

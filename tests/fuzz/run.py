@@ -1,9 +1,9 @@
 """Readers under libFuzzer: `python -m tests.fuzz.run FOLDER AMOUNT SEED [READER] [FILES]`.
 
 The amount is a number of inputs for each reader, or seconds as in `3600s`. In FOLDER each reader has a
-folder, with its corpus and with what made it fail. A line tells how many inputs it was given. The same
-seed begins with the same ones; 0 is another in each run. Files are given to the one reader instead, one
-by one.
+folder, with its corpus and with what made it fail: it goes on after that, and one input of each kind is
+kept. A line tells how many inputs it was given. The same seed begins with the same ones; 0 is another in
+each run. Files are given to the one reader instead, one by one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ SECONDS = 30
 LARGEST_INPUT = 1 << 16
 OWN = 0.5
 """Share of the inputs that libFuzzer changes by itself."""
+CORPUS = "corpus"
+"""In a reader's folder."""
+MOST_LINES = 200
+"""Of a reader's output, where it failed."""
 WIDE = 10_000
 """From so many inputs on, or without a number of them, a reader's further seeds are used too."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
@@ -80,6 +84,12 @@ def fault_of(reader: Reader, path: Path) -> str:
     return ""
 
 
+def kind_of(fault: str) -> str:
+    """What faults of one cause have in common: where it was raised, and the exception's name."""
+    places = re.findall(r'^  File "(.+)", line (\d+)', fault, re.MULTILINE)
+    return " ".join((*(places[-1] if places else ()), fault.splitlines()[-1].partition(":")[0]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Amount:
     """How long a reader is tried: so many inputs, or so many seconds."""
@@ -93,28 +103,31 @@ class Amount:
         return cls(seconds=float(word[:-1])) if word.endswith("s") else cls(inputs=int(word))
 
 
-def fuzz(reader: Reader, folder: Path, work: Path, amount: Amount, words: list[str]) -> None:
-    """Fuzz until that is done, and end the process at once.
+def fuzz(reader: Reader, folder: Path, work: Path, amount: Amount, seed: str, files: list[str]) -> None:
+    """Fuzz until that is done, or give the reader these files; and end the process at once.
 
     Not by way of libFuzzer's end, where libraries wait for threads that a forked process has not.
     """
     path = work / reader.name
     begin, count = time.monotonic(), 0
+    kinds: set[str] = set()
 
     def one(data: bytes) -> None:
         nonlocal count
         count += 1
         path.write_bytes(data)
         fault = fault_of(reader, path)
-        if fault:
+        if fault and kind_of(fault) not in kinds:
+            kinds.add(kind_of(fault))
             found = folder / f"failed-{hashlib.sha256(data).hexdigest()[:12]}"
             found.write_bytes(data)
             print(f"{fault}\nby {found}")
         for each in work.iterdir():
             each.unlink()
-        if fault or count >= amount.inputs or time.monotonic() - begin > amount.seconds:
+        done = count >= amount.inputs or time.monotonic() - begin > amount.seconds
+        if done or (kinds and files):
             print(f"{count} inputs", flush=True)
-            os._exit(1 if fault else 0)
+            os._exit(1 if kinds else 0)
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         generator = random.Random(seed)  # noqa: S311 - the same input must give the same one again
@@ -130,7 +143,8 @@ def fuzz(reader: Reader, folder: Path, work: Path, amount: Amount, words: list[s
         "-rss_limit_mb=0",
         "-len_control=0",
     ]
-    atheris.Setup([sys.argv[0], *options, *words], one, custom_mutator=mutate)
+    given = files or [str(folder / CORPUS)]
+    atheris.Setup([sys.argv[0], *options, seed, *given], one, custom_mutator=mutate)
     status = Path("/proc/self/status").read_text(encoding="ascii")
     size = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmSize"))
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
@@ -138,26 +152,23 @@ def fuzz(reader: Reader, folder: Path, work: Path, amount: Amount, words: list[s
     atheris.Fuzz()
 
 
-def run(reader: Reader, folder: Path, amount: Amount, words: list[str]) -> bool:
+def run(reader: Reader, folder: Path, amount: Amount, seed: str, files: list[str]) -> bool:
     """Fuzz in a process of its own, and tell how many inputs there were; whether all went well."""
-    corpus = folder / "corpus"
+    corpus = folder / CORPUS
     corpus.mkdir(parents=True, exist_ok=True)
-    seeds = [*reader.seeds(), *(reader.more_seeds() if amount.inputs >= WIDE else ())]
-    for number, seed in enumerate(seeds):
-        (corpus / f"seed{number}").write_bytes(seed)
+    beginnings = [*reader.seeds(), *(reader.more_seeds() if amount.inputs >= WIDE else ())]
+    for number, data in enumerate(beginnings):
+        (corpus / f"seed{number}").write_bytes(data)
     log = folder / "log"
     place = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else folder
     with tempfile.TemporaryDirectory(prefix="kernfit-fuzz-", dir=place) as work:
-        status = _forked(
-            lambda: fuzz(reader, folder, Path(work), amount, words if words[1:] else [*words, str(corpus)]),
-            log,
-        )
+        status = _forked(lambda: fuzz(reader, folder, Path(work), amount, seed, files), log)
     told = log.read_text(encoding="utf-8", errors="replace")
     inputs = re.search(r"^(\d+) inputs$", told, re.MULTILINE)
     print(f"{reader.name}: {inputs[1] if inputs else 0} inputs, status {status}", flush=True)
     if status:
         lines = [line for line in told.splitlines() if not re.match(r"#\d+|INFO|WARNING", line)]
-        print("\n".join(lines[-40:]), flush=True)
+        print("\n".join(lines[-MOST_LINES:]), flush=True)
     return status == 0
 
 
@@ -180,8 +191,9 @@ def main(words: list[str]) -> int:
     """Every reader in turn, or one; 1 if one of them failed."""
     folder, amount, seed, *rest = words
     names = rest[:1] or list(READERS)
-    options = [f"-seed={int(seed)}", *rest[1:]]
-    well = [run(READERS[name], Path(folder).resolve() / name, Amount.of(amount), options) for name in names]
+    places = {name: Path(folder).resolve() / name for name in names}
+    option = f"-seed={int(seed)}"
+    well = [run(READERS[name], places[name], Amount.of(amount), option, rest[1:]) for name in names]
     return 0 if all(well) else 1
 
 
