@@ -101,8 +101,7 @@ def provide(say: Say) -> None:
     _compile_packages(say)
     provide_emulators(say)
     _provide_ssh(say)
-    for program, (package, what) in WANTED.items():
-        _provide(say, program, package, what)
+    _provide_wanted(say)
     if provide_daemon(say):
         _provide_bootstrap(say)
 
@@ -225,15 +224,23 @@ def _provide_ssh(say: Say) -> None:
     say(f"ssh: left out: {failure}" if failure else "ssh: installed")
 
 
-def _provide(say: Say, program: str, package: str, what: str) -> None:
-    """A program that some tasks can do without: a Debian package, and what needs it."""
-    if _finds(program):
-        say(f"{package}: here already, nothing to do")
-    elif _rights() is None or shutil.which("apt-get") is None:
-        say(f"{package}: left out, for no package can be installed here: only {what} needs it")
-    else:
-        failure = _install([package])
-        say(f"{package}: left out: {failure}" if failure else f"{package}: installed")
+def _provide_wanted(say: Say) -> None:
+    """Programs that some tasks can do without."""
+    missing = [program for program in WANTED if not _finds(program)]
+    failure = ""
+    if missing and (_rights() is None or shutil.which("apt-get") is None):
+        failure = "no package can be installed here"
+    elif missing:
+        failure = _install([WANTED[program][0] for program in missing])
+    for program, (package, what) in WANTED.items():
+        if program not in missing:
+            say(f"{package}: here already, nothing to do")
+        else:
+            say(
+                f"{package}: left out: {failure}; only {what} needs it"
+                if failure
+                else f"{package}: installed"
+            )
 
 
 def _finds(program: str) -> bool:
