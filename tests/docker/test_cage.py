@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from kernels.errors import EngineError, KernfitError, ResourceError
 from tests.conftest import ROOT
 from toolchains.engines import Engine
 from toolchains.engines import cage as walls
-from toolchains.engines.bubblewrap import PROGRAM, BubblewrapEngine
+from toolchains.engines.bubblewrap import BubblewrapEngine
 from toolchains.engines.docker_engine import LABEL, SOURCES, WORK
 from toolchains.target import find_target
 
@@ -45,10 +45,10 @@ class Cage:
 
 
 @pytest.fixture(params=["docker", "bubblewrap"])
-def cage(request: pytest.FixtureRequest) -> Cage:
+def cage(request: pytest.FixtureRequest, tmp_path: Path) -> Cage:
     """The engine with the image that the steps run in, or with none."""
     if request.param == "bubblewrap":
-        return Cage(engine=BubblewrapEngine(), sources=str(ROOT), left_over=children)
+        return Cage(engine=BubblewrapEngine(), sources=str(ROOT), left_over=lambda: children(tmp_path))
     engine = request.getfixturevalue("docker_engine")
     engine.prepare(TARGET, print)
     return Cage(engine=engine, sources=SOURCES, left_over=containers)
@@ -63,11 +63,13 @@ def containers() -> list[str]:
     return names
 
 
-def children() -> list[str]:
-    """Processes that have to do with an attempt of this process."""
-    word = f"pytest-of-{getpass.getuser()}"
-    found = [path.read_bytes().decode("utf-8", "replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return [words for words in found if PROGRAM in words and word in words]
+def children(folder: Path) -> list[str]:
+    """Command lines of the processes that have to do with an attempt in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes().decode("utf-8", "replace"))
+    return [words for words in found if str(folder) in words]
 
 
 REACH = """

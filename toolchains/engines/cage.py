@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-UNPRIVILEGED = 1000
-"""The user and the group of steps where this process is root's."""
 MEMORY = 6 << 30
 PROCESSES, FILES = 512, 4096
 """Of a step: its memory in bytes, swap included; processes and threads at once; open files of each."""

@@ -27,6 +27,8 @@ from toolchains.process import KEPT_LINES
 from toolchains.step import peak_of
 from toolchains.target import Target
 
+UNPRIVILEGED = 1000
+"""The user and the group of steps where this process is root's."""
 WORK, SOURCES = "/work", "/kernfit"
 """Where a step finds its job's folder and this project's code."""
 CLOSE_SECONDS = 10.0
@@ -135,7 +137,7 @@ class DockerEngine:
         folder = request.parent.resolve()
         user, group = os.getuid(), os.getgid()
         if user == 0:
-            user = group = cage.UNPRIVILEGED
+            user = group = UNPRIVILEGED
             os.chown(folder, user, group)
         step = ["python3", "-m", "toolchains.step", module, f"{WORK}/{request.name}"]
         with self._creating:
