@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
 import docker
 from tests.clones import commit, copy_of_the_project
@@ -151,6 +152,18 @@ class Project:
 
 def _entries(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def in_local_engines(
+    name: str, *, local: tuple[int, int], bubblewrap: tuple[int, int]
+) -> pytest.MarkDecorator:
+    """Run a test in both, with a number of that name: the first always, the second with `--everything`."""
+    counts = {"local": local, "bubblewrap": bubblewrap}
+    rows = [pytest.param(engine, few) for engine, (few, _) in counts.items()]
+    rows += [
+        pytest.param(engine, many, marks=pytest.mark.everything) for engine, (_, many) in counts.items()
+    ]
+    return pytest.mark.parametrize(("engine", name), rows)
 
 
 def told(ended: tuple[int, str], status: int, *words: str) -> None:

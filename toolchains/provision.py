@@ -233,14 +233,8 @@ def _provide_wanted(say: Say) -> None:
     elif missing:
         failure = _install([WANTED[program][0] for program in missing])
     for program, (package, what) in WANTED.items():
-        if program not in missing:
-            say(f"{package}: here already, nothing to do")
-        else:
-            say(
-                f"{package}: left out: {failure}; only {what} needs it"
-                if failure
-                else f"{package}: installed"
-            )
+        done = f"left out: {failure}; only {what} needs it" if failure else "installed"
+        say(f"{package}: {done if program in missing else 'here already, nothing to do'}")
 
 
 def _finds(program: str) -> bool:

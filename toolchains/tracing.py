@@ -258,7 +258,7 @@ class _Tracer:
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
         lines: list[str] = []
-        with Share(1).told_in(folder / "jobs"):
+        with Share(1).told_in(folder / request.jobs):
             self._engine.run("toolchains.emulate", path, self.target, on_line=lines.append)
         ended = [msgspec.json.decode(line, type=Ended) for line in lines if line.startswith("{")]
         where = f"node '{call.node}', kernel {kernel.name} for {self.target.name} on {self.cpu}"

@@ -8,20 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults import Project, interrupt
+from tests.faults import Project, in_local_engines, interrupt
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(
-    ("engine", "times"),
-    [
-        ("local", 3),
-        ("bubblewrap", 1),
-        pytest.param("local", 50, marks=pytest.mark.everything),
-        pytest.param("bubblewrap", 20, marks=pytest.mark.everything),
-    ],
-)
+@in_local_engines("times", local=(3, 50), bubblewrap=(1, 20))
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_build_ends_at_once_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals, engine: str, times: int, record_property: pytest.RecordProperty

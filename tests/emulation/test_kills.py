@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 
 from kernels.tuning import read_file
-from tests.faults import Project, Releases, Undisturbed, kill, killed_builds
+from tests.faults import Project, Releases, Undisturbed, in_local_engines, kill, killed_builds
 
 
-@pytest.mark.parametrize(
-    ("engine", "kills"),
-    [
-        ("local", 4),
-        ("bubblewrap", 1),
-        pytest.param("local", 90, marks=pytest.mark.everything),
-        pytest.param("bubblewrap", 30, marks=pytest.mark.everything),
-    ],
-)
+@in_local_engines("kills", local=(4, 90), bubblewrap=(1, 30))
 def test_killed_builds_leave_what_was_good_and_go_on(
     undisturbed: Undisturbed, tmp_path: Path, engine: str, kills: int
 ) -> None:

@@ -61,7 +61,7 @@ class BubblewrapEngine(LocalEngine):
         if user is not None:
             os.chown(folder, user, user)
         emulators = filter(None, (find_emulator(target.qemu), find_other_emulator(target.qemu)))
-        programs = list(dict.fromkeys(str(each.path.parent) for each in emulators))
+        programs = [str(each.path.parent) for each in emulators]
         path = os.pathsep.join(dict.fromkeys([*programs, "/usr/bin", "/bin"]))
         step = [sys.executable, "-m", "toolchains.step", module, str(folder / request.name)]
         return [*_walls(folder, programs, user), *step], {

@@ -6,7 +6,6 @@ from kernels.errors import EngineError, UsageError, did_you_mean
 from toolchains.engines import Engine
 
 ENGINES = ("auto", "docker", "local", "bubblewrap")
-ALL_RIGHTS = "its steps have all your rights"
 
 
 def require_engine(word: str) -> None:
@@ -19,7 +18,7 @@ def choose_engine(word: str) -> tuple[Engine, str]:
     """The engine, and a line that says which it is and why; UsageError for other words."""
     require_engine(word)
     if word == "local":
-        return _local(), f"engine: local, as asked: {_warning()}"
+        return _local("engine: local, as asked")
     if word == "bubblewrap":
         from toolchains.engines.bubblewrap import BubblewrapEngine  # noqa: PLC0415 - beside its alternatives
 
@@ -31,18 +30,14 @@ def choose_engine(word: str) -> tuple[Engine, str]:
     except EngineError as error:
         if word == "docker":
             raise
-        return _local(), f"engine: local ({str(error).split(';')[0]}): {_warning()}"
+        return _local(f"engine: local ({str(error).split(';')[0]})")
     return engine, "engine: docker, which answers" if word == "auto" else "engine: docker, as asked"
 
 
-def _local() -> Engine:
-    from toolchains.engines.local import LocalEngine  # noqa: PLC0415 - beside its alternative
+def _local(line: str) -> tuple[Engine, str]:
+    """The local engine, and a line that also says what it does not protect from, and what does."""
+    from toolchains.engines.bubblewrap import is_here  # noqa: PLC0415 - beside their alternative
+    from toolchains.engines.local import LocalEngine  # noqa: PLC0415
 
-    return LocalEngine()
-
-
-def _warning() -> str:
-    """What the local engine does not protect from, and what does."""
-    from toolchains.engines.bubblewrap import is_here  # noqa: PLC0415 - beside its alternatives
-
-    return f"{ALL_RIGHTS}; --engine bubblewrap takes them away" if is_here() else ALL_RIGHTS
+    offer = "; --engine bubblewrap takes them away" if is_here() else ""
+    return LocalEngine(), f"{line}: its steps have all your rights{offer}"

@@ -52,9 +52,6 @@ static struct block {
 static unsigned block_count;
 static uint64_t from, to;
 static const char *out = "";
-#if defined(__x86_64__)
-static int clears;
-#endif
 
 static __attribute__((noreturn)) void fail(const char *why)
 {
@@ -76,6 +73,17 @@ static void clear_upper_halves(unsigned cpu, void *nothing)
     (void)cpu, (void)nothing;
     __asm__ volatile("vzeroupper");
 }
+
+static void clear_upper_halves_before(struct qemu_plugin_tb *tb)
+{
+    if (has_upper_halves())
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, clear_upper_halves, NO_REGISTERS, NULL);
+}
+#else
+static void clear_upper_halves_before(struct qemu_plugin_tb *tb)
+{
+    (void)tb;
+}
 #endif
 
 static void translated(plugin self, struct qemu_plugin_tb *tb)
@@ -96,10 +104,7 @@ static void translated(plugin self, struct qemu_plugin_tb *tb)
         block_count++;
     }
     qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &blocks[i].runs, 1);
-#if defined(__x86_64__)
-    if (clears)
-        qemu_plugin_register_vcpu_tb_exec_cb(tb, clear_upper_halves, NO_REGISTERS, NULL);
-#endif
+    clear_upper_halves_before(tb);
 }
 
 static void called(plugin self, unsigned cpu, int64_t number, uint64_t descriptor, uint64_t b, uint64_t c,
@@ -139,9 +144,6 @@ SHOWN int qemu_plugin_install(plugin self, const struct qemu_info_t *info, int c
         else
             fail("an unknown word");
     }
-#if defined(__x86_64__)
-    clears = has_upper_halves();
-#endif
     qemu_plugin_register_vcpu_tb_trans_cb(self, translated);
     qemu_plugin_register_vcpu_syscall_cb(self, called);
     return 0;
