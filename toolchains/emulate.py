@@ -26,17 +26,21 @@ from toolchains.process import Finished, run
 from toolchains.share import told
 from toolchains.target import NATIVE, Target
 
-FORBIDDEN = 7
-"""The runner's status where a kernel touched a page beside a buffer; it says which."""
+COUNTER_FAILED = 10
+"""QEMU's status where the counter cannot go on; it says why."""
 RUNNER_FAULTS = {
     2: "the runner does not know this kernel",
     3: "the runner could not read its input or write its output",
     4: "the kernel did not return 0",
     5: "the kernel wrote outside its buffers",
     6: "the kernel did not refuse a null pointer",
+    7: "read or wrote outside {output}",
     8: "the kernel's result depends on where its buffers lie",
     9: "the system takes no pages away, so nothing can be guarded",
 }
+"""By the runner's status, what happened; after 7 it says which buffer a kernel left."""
+WRONG = (4, 5, 6, 8)
+"""Statuses after which it is the kernel's answer that is wrong."""
 
 GROWS_SECONDS = 0.5
 """How soon a share that has grown is noticed."""
@@ -223,23 +227,11 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
     plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
     command = [*machine.command, *plugin, str(folder / request.runner), *each.words]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
-    outcome: Outcome = "ran"
-    reason = ""
-    if finished.timed_out:
-        outcome, reason = "timeout", f"no result after {each.timeout:.0f} s"
-    elif finished.status == -signal.SIGILL:
-        outcome, reason = "illegal", "an instruction that this CPU does not have"
-    elif finished.status == -signal.SIGKILL:
+    if finished.status == -signal.SIGKILL and not finished.timed_out:
         raise ResourceError(KILLED.format(machine.name))
-    elif finished.status < 0:
-        outcome, reason = "crash", signal.Signals(-finished.status).name
-    elif finished.status == FORBIDDEN:
-        outcome, reason = "crash", f"read or wrote outside {finished.output}"
-    elif finished.status in (4, 5, 6, 8):
-        outcome, reason = "wrong", RUNNER_FAULTS[finished.status]
-    elif finished.status:
-        reason = RUNNER_FAULTS.get(finished.status, f"status {finished.status}: {finished.output}")
-        outcome = "crash"
+    if finished.status == COUNTER_FAILED:
+        raise ResourceError(f"instructions cannot be counted: {finished.output}; free some space or memory")
+    outcome, reason = _outcome(finished, each)
     blocks = None
     uncounted = machine.uncounted
     if not uncounted and outcome == "ran":
@@ -255,6 +247,25 @@ def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> 
         uncounted=uncounted,
         vector_bits=machine.vector_bits,
     )
+
+
+def _outcome(finished: Finished, each: Run) -> tuple[Outcome, str]:
+    """How a runner ended, and why."""
+    if finished.timed_out:
+        return "timeout", f"no result after {each.timeout:.0f} s"
+    if finished.status == -signal.SIGILL:
+        return "illegal", "an instruction that this CPU does not have"
+    if finished.status < 0:
+        return "crash", signal.Signals(-finished.status).name
+    if finished.status == 0:
+        return "ran", ""
+    return ("wrong" if finished.status in WRONG else "crash"), fault(finished)
+
+
+def fault(finished: Finished) -> str:
+    """What a runner says by its status, which is not 0."""
+    known = RUNNER_FAULTS.get(finished.status, "status {status}: {output}")
+    return known.format(status=finished.status, output=finished.output)
 
 
 def _blocks(path: Path) -> tuple[tuple[int, int, int], ...]:

@@ -32,7 +32,7 @@ from kernels.program import Network
 from kernels.whole import Reference
 from tests.conformance.selection import Case
 from toolchains.cache import digest
-from toolchains.emulate import RUNNER_FAULTS, Machine, find_machine
+from toolchains.emulate import Machine, fault, find_machine
 from toolchains.inspection import measure
 from toolchains.link import runner, zig_environment
 from toolchains.process import run
@@ -147,7 +147,7 @@ def _outcome(ready: Ready, target: Target, cpu: str, folder: Path) -> str:
     if done.timed_out:
         return f"no result after {SECONDS:.0f} s"
     if done.status:
-        return RUNNER_FAULTS.get(done.status, f"status {done.status}: {done.output}")
+        return fault(done)
     raw = (folder / f"{name}.out").read_bytes()
     outputs, at = [], 0
     for port in ready.network.outputs:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kernels.codegen.header import declaration
+from kernels.errors import ResourceError
 from kernels.graph.planning import plan
 from kernels.models import read_model
 from kernels.plan import Plan
@@ -198,6 +199,24 @@ def test_instructions_are_counted_one_by_one(tmp_path: Path, planned: Plan, targ
         totals.append(sum(length * runs for _, length, runs in twice[0].blocks or ()))
     assert totals[0] > 2000, "a nop and a jump for each turn, at least"
     assert 3000 <= totals[1] - totals[0] < 3016, "three for each turn, and what aligns the loop"
+
+
+@pytest.mark.parametrize("target", ["aarch64", "riscv64", "x86_64"])
+def test_blocks_are_counted_however_many_there_are(tmp_path: Path, planned: Plan, target: str) -> None:
+    """A network of 200,000 nodes has hundreds of thousands of them in its run."""
+    need_counting(find_target(target))
+    jump = {"aarch64": "b", "riscv64": "j", "x86_64": "jmp"}[target]
+    body = f'{GOOD} __asm__ volatile(".rept 70000\\n {jump} 1f\\n 1:\\n .endr");'
+    ended = emulated(tmp_path, find_target(target), planned, body, check=CHECK)
+    assert len([block for block in ended.blocks or () if block[1:] == (1, 1)]) > 69_900
+
+
+def test_a_counter_that_cannot_write_is_a_matter_of_the_machine(tmp_path: Path, planned: Plan) -> None:
+    target = find_target("riscv64")
+    need_counting(target)
+    (tmp_path / "g.out.blocks").mkdir()
+    with pytest.raises(ResourceError, match="cannot be counted: counter: its file cannot be written"):
+        emulated(tmp_path, target, planned, GOOD, check=CHECK)
 
 
 def test_a_counter_that_cannot_be_loaded_costs_the_counts_alone(tmp_path: Path, planned: Plan) -> None:

@@ -21,7 +21,7 @@ from kernels.codegen.driver import CALLS_PER_PART
 from kernels.errors import InputError
 from kernels.graph.network import plan_network
 from kernels.graph.weights import packed_weights
-from kernels.models.oracle import Oracle
+from kernels.models.oracle import Oracle, oracle_for
 from kernels.plan import WeightsMode
 from kernels.program import Network
 from kernels.whole import Reference
@@ -29,10 +29,11 @@ from tests.emulation.test_build import invoke, left_over
 from tests.emulation.test_package import STRICT, TARGET, flags
 from tests.sketches import Sketch, branching
 from tests.targets import FEW_AT_FIRST, linking_compiler
+from tests.unit.test_proportion import chain
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.making import VERSION, Options
-from toolchains.pipeline import Built, build, check_again
+from toolchains.pipeline import Built, bring, build, check_again
 from toolchains.progress import Progress
 from toolchains.report import Row
 from toolchains.target import Target, find_target
@@ -95,6 +96,17 @@ def test_a_long_run_is_divided_and_nothing_of_that_is_seen(name: str, options: O
     assert len(built.manifest.network.calls) == 2 * CALLS_PER_PART + 3
     exported, _ = symbols(options.build / name / "long" / "liblong.so")
     assert exported == {kernel.symbol for kernel in built.manifest.kernels} | {"long_run"}
+
+
+@pytest.mark.everything
+def test_a_network_of_200000_nodes_is_built_and_right(options: Options, tmp_path: Path) -> None:
+    path = chain(200_000, ("Softmax", "Relu"), tmp_path)
+    network = bring(path, {})
+    assert isinstance(network, Network)
+    built = build(network, HOST, options, QUIET, oracle_for(path))
+    assert [row.status for row in runs(built)] == ["pass"]
+    assert not built.report.broken()
+    assert built.report.reference.startswith("onnxruntime")
 
 
 @pytest.mark.parametrize("name", ["i686", "s390x"])

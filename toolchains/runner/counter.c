@@ -18,7 +18,8 @@
 #include "marks.h"
 
 #define SHOWN __attribute__((visibility("default")))
-#define MOST_BLOCKS 65536
+#define CHAINS 65536
+#define COUNTER_FAILED 10 /* no status of the runner's */
 
 typedef uint64_t plugin;
 struct qemu_info_t;
@@ -36,6 +37,7 @@ void qemu_plugin_register_vcpu_syscall_cb(plugin, void (*)(plugin, unsigned, int
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 
+void *calloc(size_t count, size_t size);
 int creat(const char *path, unsigned mode);
 int dprintf(int handle, const char *format, ...);
 int close(int handle);
@@ -46,17 +48,18 @@ void exit(int status) __attribute__((noreturn));
 
 SHOWN int qemu_plugin_version = 1;
 
+/* Blocks stay where they are, for QEMU's code adds to `runs`: in chains, found by their addresses. */
 static struct block {
     uint64_t address, instructions, runs;
-} blocks[MOST_BLOCKS];
-static unsigned block_count;
+    struct block *next;
+} *chains[CHAINS];
 static uint64_t from, to;
 static const char *out = "";
 
 static __attribute__((noreturn)) void fail(const char *why)
 {
     dprintf(2, "counter: %s\n", why);
-    exit(1);
+    exit(COUNTER_FAILED);
 }
 
 #if defined(__x86_64__)
@@ -86,47 +89,63 @@ static void clear_upper_halves_before(struct qemu_plugin_tb *tb)
 }
 #endif
 
+static struct block *block_at(uint64_t address, uint64_t instructions)
+{
+    struct block **place = &chains[address / 2 % CHAINS];
+
+    while (*place && ((*place)->address != address || (*place)->instructions != instructions))
+        place = &(*place)->next;
+    if (!*place) {
+        *place = calloc(1, sizeof(struct block));
+        if (!*place)
+            fail("no memory");
+        (*place)->address = address;
+        (*place)->instructions = instructions;
+    }
+    return *place;
+}
+
 static void translated(plugin self, struct qemu_plugin_tb *tb)
 {
     uint64_t address = qemu_plugin_tb_vaddr(tb), instructions = qemu_plugin_tb_n_insns(tb);
-    unsigned i = 0;
 
     (void)self;
     if (address < from || address >= to)
         return;
-    while (i < block_count && (blocks[i].address != address || blocks[i].instructions != instructions))
-        i++;
-    if (i == MOST_BLOCKS)
-        fail("too many blocks");
-    if (i == block_count) {
-        blocks[i].address = address;
-        blocks[i].instructions = instructions;
-        block_count++;
-    }
-    qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &blocks[i].runs, 1);
+    qemu_plugin_register_vcpu_tb_exec_inline(tb, INLINE_ADD_U64, &block_at(address, instructions)->runs, 1);
     clear_upper_halves_before(tb);
+}
+
+static void forget_runs(void)
+{
+    for (unsigned i = 0; i < CHAINS; i++)
+        for (struct block *each = chains[i]; each; each = each->next)
+            each->runs = 0;
+}
+
+static void write_runs(void)
+{
+    int file = creat(out, 0644);
+
+    if (file < 0)
+        fail("its file cannot be written");
+    for (unsigned i = 0; i < CHAINS; i++)
+        for (const struct block *each = chains[i]; each; each = each->next)
+            if (each->runs &&
+                dprintf(file, "%llu %llu %llu\n", (unsigned long long)each->address,
+                        (unsigned long long)each->instructions, (unsigned long long)each->runs) < 0)
+                fail("its file cannot be written");
+    close(file);
 }
 
 static void called(plugin self, unsigned cpu, int64_t number, uint64_t descriptor, uint64_t b, uint64_t c,
                    uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h)
 {
-    unsigned i;
-
     (void)self, (void)cpu, (void)number, (void)b, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h;
-    if ((uint32_t)descriptor == MARK_BEGIN) {
-        for (i = 0; i < block_count; i++)
-            blocks[i].runs = 0;
-    } else if ((uint32_t)descriptor == MARK_END) {
-        int file = creat(out, 0644);
-        if (file < 0)
-            fail("its file cannot be written");
-        for (i = 0; i < block_count; i++)
-            if (blocks[i].runs &&
-                dprintf(file, "%llu %llu %llu\n", (unsigned long long)blocks[i].address,
-                        (unsigned long long)blocks[i].instructions, (unsigned long long)blocks[i].runs) < 0)
-                fail("its file cannot be written");
-        close(file);
-    }
+    if ((uint32_t)descriptor == MARK_BEGIN)
+        forget_runs();
+    else if ((uint32_t)descriptor == MARK_END)
+        write_runs();
 }
 
 SHOWN int qemu_plugin_install(plugin self, const struct qemu_info_t *info, int count, char **words)
