@@ -32,6 +32,8 @@ Guards = Literal["all", "small"]
 GUARDED_FLOPS = 4_000_000
 """A kernel of no more is guarded in every check: that takes two calls more, of some milliseconds.
 Larger ones, which take minutes under QEMU, are guarded on the target's first processor, where asked."""
+SAMPLED_FLOPS = 1_000_000_000
+"""A whole network of more, which takes minutes, is in a sample on the target's first processor alone."""
 BLOCKS = ("mc", "kc", "lines", "across")
 """Parameters of a schedule that are sizes."""
 ENDED: dict[Status, Outcome] = {
@@ -118,6 +120,12 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             return True
         return self.guards == "all" and cpu == self.target.checked_on[0]
 
+    def _sampled(self, subject: Subject, cpu: str) -> bool:
+        """Whether a sample takes it, if there is to be one."""
+        if self.only is None or subject.name in self.only:
+            return True
+        return subject.always and (subject.flops <= SAMPLED_FLOPS or cpu == self.target.checked_on[0])
+
     def subjects(self) -> list[Subject]:
         """Every kernel, and the whole network if there is one."""
         found: list[Subject] = [OneKernel(kernel, self.target) for kernel in self.plan.kernels]
@@ -171,7 +179,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
             row = self.remembered.find(subject, cpu, guarded=guarded) if self.remembered else None
             if row is not None:
                 rows.append(row)
-            elif self.only is not None and subject.name not in self.only and not subject.always:
+            elif not self._sampled(subject, cpu):
                 rows.append(_skipped(subject, self.target, cpu))
             else:
                 waiting.append(subject)

@@ -30,6 +30,8 @@ from tests.emulation.test_package import STRICT, TARGET, flags
 from tests.sketches import Sketch, branching
 from tests.targets import FEW_AT_FIRST, linking_compiler
 from tests.unit.test_proportion import chain
+from toolchains import checking
+from toolchains.checking import NOT_SAMPLED
 from toolchains.emulators import find_emulator
 from toolchains.link import zig_environment
 from toolchains.making import VERSION, Options
@@ -96,6 +98,20 @@ def test_a_long_run_is_divided_and_nothing_of_that_is_seen(name: str, options: O
     assert len(built.manifest.network.calls) == 2 * CALLS_PER_PART + 3
     exported, _ = symbols(options.build / name / "long" / "liblong.so")
     assert exported == {kernel.symbol for kernel in built.manifest.kernels} | {"long_run"}
+
+
+def test_a_sample_runs_a_large_network_whole_on_the_first_processor(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "SAMPLED_FLOPS", 0)
+    few = msgspec.structs.replace(options, checks="sample")
+    first, *others = [
+        row
+        for row in build(branching("large"), find_target("aarch64"), few, QUIET).report.rows
+        if row.kernel == "run"
+    ]
+    assert first.status == "pass"
+    assert [row.reason for row in others] == [NOT_SAMPLED]
 
 
 @pytest.mark.everything
