@@ -198,6 +198,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Every processor that kernels are checked on: QEMU's names, or `native` where it has none."""
         return self.qemu.cpus or ((NATIVE,) if self.native else ())
 
+    def on_first_emulated(self) -> Target:
+        """Itself, but checked on the first of QEMU's processors alone, or on none if there is none."""
+        return msgspec.structs.replace(
+            self, qemu=msgspec.structs.replace(self.qemu, cpus=self.qemu.cpus[:1]), native=None
+        )
+
     @property
     def longest_vector_bits(self) -> int:
         """The longest vectors that kernels are checked with."""

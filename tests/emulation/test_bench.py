@@ -21,8 +21,10 @@ from tests.conftest import ROOT
 from tests.emulation.conftest import need_counting
 from tests.targets import at_first
 from toolchains.bench import building, contest, emulated, results, running, sizes, tuning
+from toolchains.bench.bars import BARS
 from toolchains.bench.contest import OURS, WINOGRAD
 from toolchains.bench.harness import Harness
+from toolchains.bench.results import Bench
 from toolchains.emulators import find_emulator
 from toolchains.native import own_target
 from toolchains.pipeline import Options, build, make
@@ -30,6 +32,7 @@ from toolchains.progress import Progress
 from toolchains.target import Target, find_target
 
 OWN = find_target(own_target())
+QUIET = Progress(quiet=True)
 Schedule = dict[str, int | str]
 PRODUCTS = """
 name = "bench_small"
@@ -64,15 +67,13 @@ def program(listing: Path) -> Program:
 
 
 def bench(listing: Path, options: Options, show: Callable[[object], None]) -> None:
-    running.bench([OWN], str(listing), options, Progress(quiet=True), seconds=0.02, size=False, show=show)
+    running.bench([OWN], str(listing), options, QUIET, seconds=0.02, size=False, show=show)
 
 
 def test_a_listing_is_measured(listing: Path, options: Options, tmp_path: Path) -> None:
     shown: list[object] = []
     own = msgspec.structs.replace(options, out=tmp_path / "bench")
-    running.bench(
-        [OWN], str(listing), own, Progress(quiet=True), seconds=0.05, size=False, show=shown.append
-    )
+    running.bench([OWN], str(listing), own, QUIET, seconds=0.05, size=False, show=shown.append)
     found = results.read(tmp_path / "bench" / "bench.json")
     assert found.target == OWN.name
     (measured,) = found.sets.values()
@@ -106,7 +107,7 @@ def test_winograds_algorithm_takes_part_beside_the_direct_one(options: Options, 
     path.write_text(SQUARE, encoding="utf-8")
     own = msgspec.structs.replace(options, out=tmp_path / "bench", winograd=True)
     shown: list[object] = []
-    running.bench([OWN], str(path), own, Progress(quiet=True), seconds=0.02, size=False, show=shown.append)
+    running.bench([OWN], str(path), own, QUIET, seconds=0.02, size=False, show=shown.append)
     (measured,) = results.read(tmp_path / "bench" / "bench.json").sets.values()
     image, strided = measured.rows
     assert image.peers[WINOGRAD].share > 0
@@ -118,7 +119,7 @@ def test_winograds_algorithm_takes_part_beside_the_direct_one(options: Options, 
 
 def test_a_build_is_timed_from_nothing_and_again(listing: Path, options: Options, tmp_path: Path) -> None:
     own = msgspec.structs.replace(options, out=tmp_path / "bench", build=ROOT / "build")
-    taken = building.measure(OWN, own, Progress(quiet=True), "2026-11-25", listing)
+    taken = building.measure(OWN, own, QUIET, "2026-11-25", listing)
     assert taken.cold > 0
     assert taken.again > 0
     assert (taken.jobs, taken.engine) == (own.jobs, own.engine.name)
@@ -128,7 +129,7 @@ def test_a_residual_is_added_in_place(options: Options, tmp_path: Path) -> None:
     path = tmp_path / "added.toml"
     path.write_text(PRODUCTS.replace('"bias", "relu"', '"bias", "add", "relu"'), encoding="utf-8")
     program = read_model(path)
-    assert not build(program, OWN, options, Progress(quiet=True)).report.failed()
+    assert not build(program, OWN, options, QUIET).report.failed()
     kernel = make_plan(program, OWN).kernels[1]
     library = ctypes.CDLL(str(options.build / OWN.name / program.name / f"lib{program.name}.so"))
     ours = contest.Ours(library, kernel, OURS)
@@ -155,7 +156,7 @@ def test_a_wrong_kernel_takes_no_part(
     monkeypatch.setattr(running, "read_listing", lambda _: program)
     monkeypatch.setattr(running, "make", lambda plan, *rest: make(other, *rest))
     with pytest.raises(CheckFailedError, match="times our bound"):
-        running.measure_set(chosen, OWN, options, Progress(quiet=True), seconds=0.01, peers=())
+        running.measure_set(chosen, OWN, options, QUIET, seconds=0.01, peers=())
 
 
 def known(schedule: dict[str, int | str]) -> tuning.Known:
@@ -170,22 +171,22 @@ def test_a_search_leaves_records_that_a_build_takes(
     need_counting(target)
     found: list[tuning.Found] = []
     folder = tmp_path / "records"
-    path = tuning.tune(program, target, options, Progress(quiet=True), folder, found.append)
+    path = tuning.tune(program, target, options, QUIET, folder, found.append)
     assert [each.kernel for each in found] == ["product", "image"]
     assert all(each.tried >= 10 for each in found)
     again: list[tuning.Found] = []
-    tuning.tune(program, target, options, Progress(quiet=True), folder, again.append)
+    tuning.tune(program, target, options, QUIET, folder, again.append)
     assert again == [], "what was searched is not searched again"
     recorded = {each.kernel for each in found if each.recorded}
     assert len(read_records(target.name, (folder,))) >= len(recorded)
     tuned = msgspec.structs.replace(options, records=(folder,))
-    built = build(program, target, tuned, Progress(quiet=True))
+    built = build(program, target, tuned, QUIET)
     assert not built.report.failed()
     sources = {kernel.name: kernel.schedule_source for kernel in built.manifest.kernels}
     assert {name for name, source in sources.items() if source == "tuned"} == recorded
     if recorded:
         assert path.is_file()
-        plain = build(program, target, options, Progress(quiet=True)).report
+        plain = build(program, target, options, QUIET).report
         insns = {row.kernel: row.insns or 0 for row in plain.rows if row.cpu == target.qemu.cpus[0]}
         for row in built.report.rows:
             if row.kernel in recorded and row.cpu == target.qemu.cpus[0]:
@@ -227,11 +228,23 @@ def test_a_file_that_holds_no_records_is_refused(text: str, tmp_path: Path) -> N
 
 def test_the_picture_needs_no_display(listing: Path, options: Options, tmp_path: Path) -> None:
     own = msgspec.structs.replace(options, out=tmp_path / "bench")
-    running.bench(
-        [OWN], str(listing), own, Progress(quiet=True), seconds=0.01, size=False, show=lambda _: None
-    )
+    running.bench([OWN], str(listing), own, QUIET, seconds=0.01, size=False, show=lambda _: None)
     picture = (tmp_path / "bench" / f"{OWN.name}.svg").read_text(encoding="utf-8")
     assert "<svg" in picture
+
+
+@pytest.mark.parametrize("target", at_first("aarch64", "riscv64-rvv"))
+def test_products_take_no_more_instructions_than_they_are_held_to(target: Target, options: Options) -> None:
+    held = [each for each in BARS if each.what == f"instructions for each operation, {target.name}"]
+    if not held:
+        pytest.skip("no bar is set for it")
+    need_counting(target)
+    figures = running.count_own(target, options, QUIET)
+    assert figures.emulated == target.qemu.cpus[0]
+    assert len(figures.insns) == 3
+    (found,) = (each.found(Bench(targets={target.name: figures})) for each in held)
+    assert found is not None
+    assert held[0].reaches(found, held[0].bar), found
 
 
 def test_a_peer_is_counted_under_qemu(program: Program) -> None:
@@ -339,7 +352,7 @@ def test_windows_that_ask_ahead_are_right(
     mr, nr = tile
     forced(program, target, tmp_path, lambda _: {"mr": mr, "nr": nr, "prefetch": 1})
     tuned = msgspec.structs.replace(options, records=(tmp_path,))
-    report = build(program, target, tuned, Progress(quiet=True)).report
+    report = build(program, target, tuned, QUIET).report
     assert {row.status for row in report.rows} == {"pass"}
 
 

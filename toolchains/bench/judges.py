@@ -134,8 +134,7 @@ class Counted:
                 f"{target.name}: this machine does not run it, and no QEMU does: name a board by --host"
             )
         self.cpu = f"QEMU {target.qemu.cpus[0]}"
-        qemu = msgspec.structs.replace(target.qemu, cpus=target.qemu.cpus[:1])
-        self._target = msgspec.structs.replace(target, qemu=qemu, native=None)
+        self._target = target.on_first_emulated()
         self._options = options
 
     def costs(self, candidates: Candidates, names: Sequence[str]) -> dict[str, float]:

@@ -201,27 +201,26 @@ def bench_here(
 
 
 def count_instructions(target: Target, options: Options, progress: Progress) -> TargetFigures:
-    """Instructions for each floating-point operation of a few products, under QEMU."""
+    """Instructions for each floating-point operation of a few products, ours and the peers', under QEMU."""
+    own = count_own(target, options, progress)
+    kernels = make_plan(read_listing(COUNTED), target).kernels
+    peers, missing = measure_peers(target, kernels, progress.say)
+    return msgspec.structs.replace(own, peers=peers, missing=missing)
+
+
+def count_own(target: Target, options: Options, progress: Progress) -> TargetFigures:
+    """The same of ours alone; MissingToolError if nothing here counts them."""
     program = read_listing(COUNTED)
-    report = pipeline.build(program, target, options, progress).report
-    flops = {kernel.name: kernel.flops for kernel in make_plan(program, target).kernels}
-    emulated = target.qemu.cpus[0] if target.qemu.cpus else ""
-    rows = [row for row in report.rows if row.cpu == emulated]
+    every = msgspec.structs.replace(options, checks="all")
+    rows = pipeline.build(program, target.on_first_emulated(), every, progress).report.rows
     uncounted = next((row.insns_reason or row.reason for row in rows if row.insns is None), None)
     if not rows or uncounted:
         raise MissingToolError(
             f"{target.name}: nothing counts its instructions: {uncounted or 'no QEMU runs it'}"
         )
+    flops = {kernel.name: kernel.flops for kernel in make_plan(program, target).kernels}
     insns = {row.kernel: (row.insns or 0) / flops[row.kernel] for row in rows}
-    kernels = make_plan(program, target).kernels
-    peers, missing = measure_peers(target, kernels, progress.say)
-    return TargetFigures(
-        insns_per_flop=sum(insns.values()) / len(insns),
-        insns=insns,
-        emulated=emulated,
-        peers=peers,
-        missing=missing,
-    )
+    return TargetFigures(insns_per_flop=sum(insns.values()) / len(insns), insns=insns, emulated=rows[0].cpu)
 
 
 def bench(
