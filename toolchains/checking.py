@@ -16,7 +16,7 @@ from toolchains import opinion
 from toolchains.archive import file_sha256
 from toolchains.cache import Store, digest
 from toolchains.disassembly import Function, executed_in, functions, mnemonics, vector_instructions
-from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.emulate import COUNTER, JOBS, RUNNER, EmulateRequest, Ended, Run
 from toolchains.engines import Engine
 from toolchains.events import Outcome, Work
 from toolchains.limits import limit
@@ -147,13 +147,13 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         ):
             for row in rows:
                 work.part(row.kernel, STORED[row.status], detail=f"{row.status} on {row.cpu}")
-            for name in ("runner", "counter.so"):
+            for name in (RUNNER, COUNTER):
                 shutil.copy(self.place / name, folder / name)
             for subject in {each.name: each for waiting in due.values() for each in waiting}.values():
                 subject.write_input(folder / f"{subject.name}.in")
                 if any(self._guarded(subject, cpu) for cpu in target.checked_on):
                     subject.write_input(folder / f"{subject.name}.special", special=True)
-            code = functions(folder / "runner", target) if total else {}
+            code = functions(folder / RUNNER, target) if total else {}
             for cpu, waiting in due.items():
                 if waiting:
                     rows += self._run(cpu, waiting, code, folder, work)
@@ -263,15 +263,12 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         request = EmulateRequest(
             target=target,
             cpu=cpu,
-            runner="runner",
-            counter="counter.so",
-            jobs="jobs",
             runs=tuple(map(run, waiting)),
             other=other,
         )
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
-        with self.share.told_in(folder / request.jobs):
+        with self.share.told_in(folder / JOBS):
             work.held(self.engine.run("toolchains.emulate", path, target, on_line=judged))
         return rows
 

@@ -26,6 +26,12 @@ from toolchains.process import Finished, run
 from toolchains.share import told
 from toolchains.target import NATIVE, Target
 
+RUNNER = "runner"
+"""The program that calls a library's kernels (toolchains/runner)."""
+COUNTER = "counter.so"
+"""A plugin of QEMU that counts instructions (runner/counter.c)."""
+JOBS = "jobs"
+"""A file that says how many runs may go at once (toolchains/share.py)."""
 COUNTER_FAILED = 10
 """QEMU's status where the counter cannot go on; it says why."""
 RUNNER_FAULTS = {
@@ -73,17 +79,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class EmulateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All runs of one library on one processor: a name of QEMU's, or `native`.
 
-    `counter` is a plugin of QEMU (runner/counter.c) and `jobs` a file that says how many runs may
-    go at once (toolchains/share.py), relative to the request's folder. With `other` it is asked
-    for a second opinion: of another QEMU, or of this machine itself.
+    Its folder holds the files that are named above. With `other` it is asked for a second
+    opinion: of another QEMU, or of this machine itself.
     """
 
     target: Target
     cpu: str
-    runner: str
-    counter: str
     runs: tuple[Run, ...]
-    jobs: str
     other: bool = False
 
 
@@ -130,8 +132,8 @@ def emulate(request: EmulateRequest, folder: Path) -> None:
     running: set[Future[Ended]] = set()
     with ThreadPoolExecutor(max(1, len(waiting))) as pool:
         while waiting or running:
-            while waiting and len(running) < told(folder / request.jobs):
-                running.add(pool.submit(_run, machine, request, waiting.popleft(), folder))
+            while waiting and len(running) < told(folder / JOBS):
+                running.add(pool.submit(_run, machine, waiting.popleft(), folder))
             ended, running = wait(running, GROWS_SECONDS, FIRST_COMPLETED)
             for future in ended:
                 _print(future.result())
@@ -186,14 +188,14 @@ def _probed(machine: Machine, request: EmulateRequest, folder: Path) -> Machine:
     """The machine, with a reason if it cannot run even an empty call, or has other vectors."""
     vectors = request.target.cpu.scalable
     words = ["vector"] if vectors else []
-    runner = str(folder / request.runner)
+    runner = str(folder / RUNNER)
     finished = run([*machine.command, runner, *words], timeout=limit("probe"), cwd=folder, own_group=False)
     if finished.status != 0:
         last = finished.output.splitlines()[-1:] or [ended_by(finished)]
         reason = f"{request.target.qemu.binary} does not take -cpu {request.cpu}: {last[0]}"
         return msgspec.structs.replace(machine, reason=reason)
     if not machine.uncounted:
-        counted = [*machine.command, *_plugin(request, folder, (0, 0), folder / "none"), runner]
+        counted = [*machine.command, *_plugin(folder, (0, 0), folder / "none"), runner]
         loaded = run(counted, timeout=limit("probe"), cwd=folder, own_group=False)
         if loaded.status != 0:
             last = loaded.output.splitlines()[-1:] or [f"status {loaded.status}"]
@@ -216,16 +218,16 @@ def ended_by(finished: Finished) -> str:
     return signal.Signals(-finished.status).name if finished.status < 0 else f"status {finished.status}"
 
 
-def _plugin(request: EmulateRequest, folder: Path, code: tuple[int, int], out: Path) -> list[str]:
+def _plugin(folder: Path, code: tuple[int, int], out: Path) -> list[str]:
     """QEMU's words for the counter; a comma in a path is doubled."""
-    counter, file = (str(path).replace(",", ",,") for path in (folder / request.counter, out))
+    counter, file = (str(path).replace(",", ",,") for path in (folder / COUNTER, out))
     return ["-plugin", f"{counter},from={code[0]},to={code[1]},out={file}"]
 
 
-def _run(machine: Machine, request: EmulateRequest, each: Run, folder: Path) -> Ended:
+def _run(machine: Machine, each: Run, folder: Path) -> Ended:
     counts = folder / f"{each.output}.blocks"
-    plugin = [] if machine.uncounted else _plugin(request, folder, each.code, counts)
-    command = [*machine.command, *plugin, str(folder / request.runner), *each.words]
+    plugin = [] if machine.uncounted else _plugin(folder, each.code, counts)
+    command = [*machine.command, *plugin, str(folder / RUNNER), *each.words]
     finished = run(command, timeout=each.timeout, cwd=folder, own_group=False)
     if finished.status == -signal.SIGKILL and not finished.timed_out:
         raise ResourceError(KILLED.format(machine.name))

@@ -27,8 +27,8 @@ from toolchains.process import run
 from toolchains.table import most_operands, runner_table
 from toolchains.target import Target
 
-RUNNER = Path(__file__).parent / "runner"
-SOURCES = tuple(str(RUNNER / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
+RUNNER_SOURCES = Path(__file__).parent / "runner"
+SOURCES = tuple(str(RUNNER_SOURCES / name) for name in ("runner.c", "call.c", "timing.c", "linux.c"))
 
 OPERANDS = 256
 """Of one function, for which the runner has room unless it is told of more."""
@@ -113,7 +113,7 @@ def runner(kind: Literal["zig", "gcc"], target: Target, linked: Sequence[str]) -
         "-nostdlib",
         "-static",
         "-I",
-        str(RUNNER),
+        str(RUNNER_SOURCES),
         "-I",
         ".",
         "-o",
@@ -144,7 +144,7 @@ def counter() -> list[str]:
         "-shared",
         "-o",
         "counter.so",
-        str(RUNNER / "counter.c"),
+        str(RUNNER_SOURCES / "counter.c"),
     ]
 
 

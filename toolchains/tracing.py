@@ -26,7 +26,7 @@ from kernels.models import runtime
 from kernels.plan import Call, Kernel, Plan
 from kernels.program import Model, Network
 from toolchains.disassembly import functions
-from toolchains.emulate import EmulateRequest, Ended, Run
+from toolchains.emulate import COUNTER, JOBS, RUNNER, EmulateRequest, Ended, Run
 from toolchains.limits import limit
 from toolchains.making import Options
 from toolchains.progress import Progress
@@ -118,7 +118,7 @@ def trace(
     theirs = runtime.intermediates(path, dims, inputs, known)
     options.engine.prepare(target, progress.detail)
     with scratch(options.build, f"trace-{name}-{target.name}") as folder:
-        for each in ("runner", "counter.so"):
+        for each in (RUNNER, COUNTER):
             shutil.copy(place / each, folder / each)
         tracer = _Tracer(plan, target, options, folder)
         return _trace(network, plan, inputs, theirs, tracer, progress)
@@ -231,7 +231,7 @@ class _Tracer:
         self.target, self.cpu = target, target.checked_on[0]
         self.byte_order = target.byte_order
         self._plan, self._engine, self._folder = plan, options.engine, folder
-        self._code = functions(folder / "runner", target)
+        self._code = functions(folder / RUNNER, target)
 
     def run(self, call: Call, kernel: Kernel, arrays: dict[str, Array]) -> bytes:
         """What the kernel makes of its operands; CheckFailedError where it does not end well."""
@@ -242,9 +242,6 @@ class _Tracer:
         request = EmulateRequest(
             target=self.target,
             cpu=self.cpu,
-            runner="runner",
-            counter="counter.so",
-            jobs="jobs",
             runs=(
                 Run(
                     kernel=kernel.name,
@@ -258,7 +255,7 @@ class _Tracer:
         path = folder / "emulate.json"
         write_whole(path, msgspec.json.encode(request))
         lines: list[str] = []
-        with Share(1).told_in(folder / request.jobs):
+        with Share(1).told_in(folder / JOBS):
             self._engine.run("toolchains.emulate", path, self.target, on_line=lines.append)
         ended = [msgspec.json.decode(line, type=Ended) for line in lines if line.startswith("{")]
         where = f"node '{call.node}', kernel {kernel.name} for {self.target.name} on {self.cpu}"

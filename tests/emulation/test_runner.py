@@ -20,7 +20,7 @@ from tests.unit.test_listing import gemm, write
 from toolchains.disassembly import functions
 from toolchains.emulate import EmulateRequest, Ended, Run, find_machine
 from toolchains.engines.local import LocalEngine
-from toolchains.link import RUNNER, SOURCES, compiler, counter, runner_table, zig_environment
+from toolchains.link import RUNNER_SOURCES, SOURCES, compiler, counter, runner_table, zig_environment
 from toolchains.target import Target, all_targets, find_target
 
 GOOD = "for (int i = 0; i < 6; i++) c[i] = 1.0f;"
@@ -58,7 +58,7 @@ def linked(folder: Path, target: Target, planned: Plan, *bodies: str, check: str
         "-fno-stack-protector",
         "-fno-sanitize=all",
         "-I",
-        str(RUNNER),
+        str(RUNNER_SOURCES),
         "-I",
         ".",
         "-o",
@@ -97,9 +97,6 @@ def run_all(folder: Path, target: Target, planned: Plan, cpu: str, *, guard: boo
     request = EmulateRequest(
         target=target,
         cpu=cpu,
-        runner="runner",
-        counter="counter.so",
-        jobs="jobs",
         runs=tuple(
             Run(
                 kernel=kernel.name,

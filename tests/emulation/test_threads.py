@@ -19,7 +19,7 @@ from tests.sketches import branching
 from tests.targets import at_first, linking_compiler
 from tests.unit.test_listing import gemm, write
 from toolchains.emulate import find_machine, find_other_machine
-from toolchains.link import RUNNER, zig_environment
+from toolchains.link import RUNNER_SOURCES, zig_environment
 from toolchains.pipeline import REFERENCE, Options, build
 from toolchains.progress import Progress
 from toolchains.target import Target, find_target
@@ -40,7 +40,7 @@ def program(folder: Path, target: Target, *linked_too: str) -> Path:
         "-Werror",
         "-static",
     ]
-    command += ["-I", str(RUNNER), "-I", ".", "-o", "threads", str(SOURCE), "table.c", *linked_too]
+    command += ["-I", str(RUNNER_SOURCES), "-I", ".", "-o", "threads", str(SOURCE), "table.c", *linked_too]
     subprocess.run([*command, "-lpthread"], cwd=folder, env=zig_environment(), check=True)
     return folder / "threads"
 

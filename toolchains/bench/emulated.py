@@ -19,7 +19,7 @@ from kernels.plan import Kernel
 from toolchains.bench.sysroots import sysroot
 from toolchains.emulators import Emulator, find_emulator
 from toolchains.limits import limit
-from toolchains.link import RUNNER, counter, zig_environment
+from toolchains.link import RUNNER_SOURCES, counter, zig_environment
 from toolchains.process import run
 from toolchains.target import Target
 
@@ -91,7 +91,7 @@ def _count(target: Target, library: Library, kernel: Kernel, root: Path, emulato
                 *zig,
                 "-O2",
                 *(f"-D{word}" for word in (f"M={m}", f"N={n}", f"K={k}", library.call)),
-                f"-I{RUNNER}",
+                f"-I{RUNNER_SOURCES}",
                 "-o",
                 "peer",
                 str(SOURCE),
