@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 
 import docker
+from kernels.errors import EngineError
 from tests.clones import commit, copy_of_the_project
 from tests.unit.test_listing import HEAD, gemm
 from toolchains.archive import file_sha256
+from toolchains.engines.bubblewrap import BubblewrapEngine
 from toolchains.engines.talking import LABEL
 from toolchains.events import Event
 from toolchains.making import SUFFIXES
@@ -164,6 +167,24 @@ def in_local_engines(
         pytest.param(engine, many, marks=pytest.mark.everything) for engine, (_, many) in counts.items()
     ]
     return pytest.mark.parametrize(("engine", name), rows)
+
+
+def need(engine: str) -> None:
+    """Skip where it is bubblewrap, and that cannot be installed, or makes no cage."""
+    if engine == BubblewrapEngine.name:
+        try:
+            BubblewrapEngine().close()
+        except EngineError as error:
+            pytest.skip(str(error))
+
+
+def processes(words: str) -> list[str]:
+    """Command lines with these words of what runs on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return [line for line in found if words in line]
 
 
 def told(ended: tuple[int, str], status: int, *words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import pytest
 import docker
 from kernels.errors import EngineError, KernfitError, ResourceError
 from tests.conftest import ROOT
+from tests.faults import need, processes
 from toolchains.engines import Engine
 from toolchains.engines import cage as walls
 from toolchains.engines.bubblewrap import BubblewrapEngine
@@ -48,7 +48,10 @@ class Cage:
 def cage(request: pytest.FixtureRequest, tmp_path: Path) -> Cage:
     """The engine with the image that the steps run in, or with none."""
     if request.param == "bubblewrap":
-        return Cage(engine=BubblewrapEngine(), sources=str(ROOT), left_over=lambda: children(tmp_path))
+        need(request.param)
+        return Cage(
+            engine=BubblewrapEngine(), sources=str(ROOT), left_over=lambda: processes(str(tmp_path))
+        )
     engine = request.getfixturevalue("docker_engine")
     engine.prepare(TARGET, print)
     return Cage(engine=engine, sources=SOURCES, left_over=containers)
@@ -61,15 +64,6 @@ def containers() -> list[str]:
     names = [each.name for each in client.containers.list(all=True, filters=owned)]
     client.close()
     return names
-
-
-def children(folder: Path) -> list[str]:
-    """Command lines of the processes that have to do with an attempt in a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has just ended
-            found.append(path.read_bytes().decode("utf-8", "replace"))
-    return [words for words in found if str(folder) in words]
 
 
 REACH = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults import Project, in_local_engines, interrupt
+from tests.faults import Project, in_local_engines, interrupt, need
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,6 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def test_a_build_ends_at_once_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals, engine: str, times: int, record_property: pytest.RecordProperty
 ) -> None:
+    need(engine)
     project, chance = Project(tmp_path / "project"), np.random.default_rng(times)
     words = project.words("build", engine)
     project.write("a")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from kernels.tuning import read_file
-from tests.faults import Project, Releases, Undisturbed, in_local_engines, kill, killed_builds
+from tests.faults import Project, Releases, Undisturbed, in_local_engines, kill, killed_builds, need
 
 
 @in_local_engines("kills", local=(4, 90), bubblewrap=(1, 30))
 def test_killed_builds_leave_what_was_good_and_go_on(
     undisturbed: Undisturbed, tmp_path: Path, engine: str, kills: int
 ) -> None:
+    need(engine)
     killed_builds(undisturbed, tmp_path / "project", engine, kills)
 
 
