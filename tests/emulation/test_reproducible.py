@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.clones import SEVERAL, commit_of_the_project, invoke
+from tests.faults import NO_NAMESPACES, may_have_namespaces
 from tests.networks import weights
 from tests.targets import FEW
 from toolchains.archive import SUMS
@@ -117,13 +118,7 @@ def compare(folder: Path, worlds: Sequence[World], words: Sequence[str], count: 
     assert sums == sums[:1] * len(sums)
 
 
-def may_be_elsewhere() -> bool:
-    """Whether this system lets a user have a user namespace."""
-    command = ["unshare", "--user", "--map-root-user", "--uts", "true"]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-needs_elsewhere = pytest.mark.skipif(not may_be_elsewhere(), reason="no user namespaces here")
+needs_elsewhere = pytest.mark.skipif(not may_have_namespaces(), reason=NO_NAMESPACES)
 
 
 def test_the_preloaded_library_shifts_time_and_order(tmp_path: Path) -> None:

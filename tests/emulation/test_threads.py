@@ -20,6 +20,7 @@ from tests.targets import at_first, linking_compiler
 from tests.unit.test_listing import gemm, write
 from toolchains.emulate import find_machine, find_other_machine
 from toolchains.link import RUNNER_SOURCES, zig_environment
+from toolchains.native import own_target
 from toolchains.pipeline import REFERENCE, Options, build
 from toolchains.progress import Progress
 from toolchains.target import Target, find_target
@@ -85,10 +86,11 @@ def test_four_threads_compute_what_one_does(
 @pytest.mark.everything
 @pytest.mark.parametrize("model", sorted(catalog()))
 def test_four_threads_compute_the_catalogue(model: str, options: Options, tmp_path: Path) -> None:
-    """Where this machine runs it itself: under QEMU that would take days."""
+    """For the target that this machine runs itself: under QEMU that would take days."""
+    target = find_target(own_target())
     sampled = msgspec.structs.replace(options, checks="sample")
-    build(read_model(catalog()[model]), find_target(HERE), sampled, Progress(quiet=True))
-    assert_reentrant(options.build / HERE / model, find_target(HERE), tmp_path)
+    build(read_model(catalog()[model]), target, sampled, Progress(quiet=True))
+    assert_reentrant(options.build / target.name / model, target, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x86_64", pytest.param("armv7", marks=pytest.mark.everything)])

@@ -65,10 +65,14 @@ static __attribute__((noreturn)) void fail(const char *why)
 #if defined(__x86_64__)
 static int has_upper_halves(void)
 {
+    static int found = -1; /* CPUID, which takes a virtual machine long, is asked once */
     unsigned a = 1, b, c = 0, d;
 
-    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return (c >> 27 & 1) && (c >> 28 & 1); /* the system saves them, and there is AVX (CPUID, leaf 1) */
+    if (found < 0) {
+        __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        found = (c >> 27 & 1) && (c >> 28 & 1); /* the system saves them, and there is AVX (leaf 1) */
+    }
+    return found;
 }
 
 static void clear_upper_halves(unsigned cpu, void *nothing)
