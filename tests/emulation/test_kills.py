@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from kernels.tuning import read_file
+from tests.emulation.conftest import need_counting
 from tests.faults import Project, Releases, Undisturbed, in_local_engines, kill, killed_builds, need
+from toolchains.target import find_target
 
 
 @in_local_engines("kills", local=(4, 90), bubblewrap=(1, 30))
@@ -37,6 +39,7 @@ def test_killed_checks_leave_what_was_built(undisturbed: Undisturbed, kills: int
 
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.everything)])
 def test_killed_searches_leave_whole_records_and_go_on(tmp_path: Path, kills: int) -> None:
+    need_counting(find_target("riscv64"))
     project, chance = Project(tmp_path / "project"), np.random.default_rng(kills)
     project.write("a")
     records = project.folder / "records"
