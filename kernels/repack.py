@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from kernels.graph.weights import layout_of, packed_weights, with_layout
 from kernels.manifest import Manifest, ManifestKernel, ManifestNetwork
 from kernels.pack import replaced
 from kernels.plan import Operand
-from kernels.program import Network
+from kernels.program import Attribute, Network
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -110,15 +110,27 @@ def _difference(kernel: ManifestKernel, bound: Bound) -> str:
     leading = bound.leading
     if leading.kind != kernel.operator:
         return f"the operator (there {kernel.operator})"
-    for name, value in kernel.attributes.items():
-        if leading.attributes.get(name) != value:
-            return f"{name} = {_told(leading.attributes.get(name))} (there {_told(value)})"
+    changed = _changed(leading.attributes, kernel.attributes)
+    if changed:
+        return changed
     for there, here in zip(kernel.operands, bound.operands, strict=False):
         if (there.name, there.shape, there.dtype) != (here.name, here.shape, here.dtype):
             return f"{_operand(here)} (there {_operand(there)})"
     roles = [[(o.name, o.role) for o in operands] for operands in (kernel.operands, bound.operands)]
+    for step, fused in zip(bound.steps, kernel.fused, strict=False):
+        changed = _changed(step.attributes, fused.attributes)
+        if step.kind == fused.kind and changed:
+            return f"{changed} of what is fused ({step.kind}) into the kernel"
     if roles[0] != roles[1] or bound.steps != kernel.fused:
         return "what is fused into the kernel"
+    return ""
+
+
+def _changed(here: Mapping[str, Attribute], there: Mapping[str, Attribute]) -> str:
+    """The first attribute that is not the library's."""
+    for name, value in there.items():
+        if here.get(name) != value:
+            return f"{name} = {_told(here.get(name))} (there {_told(value)})"
     return ""
 
 

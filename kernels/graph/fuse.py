@@ -66,25 +66,27 @@ class _Fusion:
         """The operator as a step on the tensor `name`; None if it must be a kernel of its own."""
         family = find_family(operator.kind)
         result = self._program.tensor(operator.outputs[0])
-        if not isinstance(family, ElementWise) or not family.words or not result.dtype.floating:
+        if not isinstance(family, ElementWise) or not result.dtype.floating:
             return None
         if len(operator.inputs) == 1:
-            return operator
+            return operator if family.words else None
         others = [given for given in operator.inputs if given != name]
         value = self._program.tensor(name)
-        if len(others) != 1 or value.shape != result.shape or operator.kind != "add":
+        if len(others) != 1 or value.shape != result.shape:
             return None
-        second = self._program.tensor(others[0])
-        if second.role is Role.CONSTANT:
-            word, second_name = "bias", self._bias(second, result)
-        else:
+        second, commutes = self._program.tensor(others[0]), operator.kind == "add"
+        word = second_name = ""
+        if second.role is Role.CONSTANT and (commutes or operator.inputs[0] == name):
+            word = family.by_channel
+            second_name = self._for_each_channel(second, result) if word else ""
+        elif commutes:
             word, second_name = "residual", self._residual(second, result, place)
         if not second_name or word in taken:
             return None
         taken.add(word)
         return msgspec.structs.replace(operator, inputs=(name, second_name))
 
-    def _bias(self, tensor: Tensor, result: Tensor) -> str:
+    def _for_each_channel(self, tensor: Tensor, result: Tensor) -> str:
         """A constant for each channel, or one for all, as a vector of channels."""
         channels = result.shape[-1:]
         if tensor.shape == channels:

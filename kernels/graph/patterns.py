@@ -139,7 +139,7 @@ def hard_swish(patterns: Patterns, operator: Operator) -> Match | None:
 
 
 def gated(patterns: Patterns, operator: Operator) -> Match | None:
-    """X times its sigmoid, or its hard one, however that is written."""
+    """X times its sigmoid, or its hard one, however that is written, or tanh of its softplus."""
     for x, gate in (operator.inputs, operator.inputs[::-1]):
         maker = patterns.readers.maker(gate)
         if maker is None:
@@ -147,6 +147,10 @@ def gated(patterns: Patterns, operator: Operator) -> Match | None:
         for kind, whole in (("sigmoid", "silu"), ("hard_sigmoid", "hard_swish")):
             if maker.kind == kind and maker.inputs == (x,):
                 return _function(whole, x, operator)
+        if maker.kind == "tanh":
+            inner = patterns.made_by(maker.inputs[0], "softplus")
+            if inner is not None and inner.inputs == (x,):
+                return _function("mish", x, operator)
         if _bounded(patterns, patterns.scaled(gate, 1 / 6)) == x:
             return _function("hard_swish", x, operator)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -94,8 +95,9 @@ def bind(program: Program, operators: Sequence[Operator]) -> Bound:
         name = ""
         for tensor in map(program.tensor, operator.inputs[1:]):
             role = "bias" if tensor.role is Role.CONSTANT else "residual"
-            same = sum(each.role == role for each, _ in bound)
-            name = f"{role}{same + 1}" if same else role
+            family = find_family(operator.kind)
+            base = family.by_channel if role == "bias" and isinstance(family, ElementWise) else role
+            name = _free(base, [each.name for each, _ in bound])
             operand(tensor, name, role)
         steps.append(Step(kind=operator.kind, attributes=operator.attributes, operand=name))
     operand(program.tensor(operators[-1].outputs[0]), result, "output")
@@ -106,6 +108,12 @@ def bind(program: Program, operators: Sequence[Operator]) -> Bound:
         tensors=tuple(tensor for _, tensor in bound),
         steps=tuple(steps),
     )
+
+
+def _free(base: str, names: Sequence[str]) -> str:
+    """The name, or with the next number behind it if it is taken."""
+    numbered = (f"{base}{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([base], numbered) if name not in names)
 
 
 def plan_kernel(

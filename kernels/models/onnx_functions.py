@@ -55,19 +55,25 @@ def body(
 def _function(
     schema: Any, node: onnx.NodeProto, opset: int, types: Sequence[onnx.TypeProto]
 ) -> onnx.FunctionProto | None:
-    """The newest definition that is not newer than the model."""
+    """The newest definition that is not newer than the model; or else the first one.
+
+    ONNX gave some operators their functions after operators had come that those are made of.
+    """
     made: bytes
-    versions = [version for version in schema.function_opset_versions if version <= opset]
-    contextual = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
-    if versions:
-        made = schema.get_function_with_opset_version(max(versions))
+    if schema.has_function:
+        made = schema.get_function_with_opset_version(_version(schema.function_opset_versions, opset))
         return _parsed(made)
-    if not contextual:
+    if not schema.has_context_dependent_function:
         return None
+    version = _version(schema.context_dependent_function_opset_versions, opset)
     made = schema.get_context_dependent_function_with_opset_version(
-        max(contextual), node.SerializeToString(), [kind.SerializeToString() for kind in types]
+        version, node.SerializeToString(), [kind.SerializeToString() for kind in types]
     )
     return _parsed(made) if made else None
+
+
+def _version(versions: Sequence[int], opset: int) -> int:
+    return max((version for version in versions if version <= opset), default=min(versions))
 
 
 def _parsed(data: bytes) -> onnx.FunctionProto:

@@ -47,11 +47,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     float32 is among them. `attributes` are the values that an attribute may have, and
     `limits` what integers of an input are below, by its number, from the shapes of all. Between TVM's
     functions lie at most `buffers` tensors of float32 for each operand, the result among them, each as
-    large as the largest.
+    large as the largest. A node of an opset before `since` is written as one of that, with the first of the
+    `attributes` that it could not have.
     """
 
     tests: tuple[str, ...]
     buffers: int
+    since: int = 0
     types: frozenset[ElementType] = frozenset((ElementType.FLOAT32,))
     attributes: Mapping[str, tuple[Any, ...]] = {}
     limits: Mapping[int, Callable[[Sequence[Shape]], int]] = {}
@@ -62,6 +64,7 @@ TAIL: dict[str, Row] = {
     "RoiAlign": Row(
         tests=("test_roialign",),
         buffers=1,
+        since=16,
         types=FLOAT | {ElementType.INT64},
         attributes={"mode": ("avg",), "coordinate_transformation_mode": ("output_half_pixel",)},
         limits={2: lambda shapes: shapes[0][0]},
@@ -83,10 +86,8 @@ def take(node: Node, proto: onnx.NodeProto) -> tuple[Tensor, ...]:
             _require(row, node, node.given(number))
     known = onnx.defs.get_schema(proto.op_type, node.opset).attributes
     for name, values in row.attributes.items():
-        if name not in known:
-            continue
-        default = known[name].default_value
-        given = node.attribute(name, onnx_file.plain(default) if default.name else values[0])
+        default = known[name].default_value if name in known else None
+        given = node.attribute(name, onnx_file.plain(default) if default and default.name else values[0])
         if given not in values:
             shown = " and ".join(str(value) for value in values)
             raise node.refuse(f"{name} is {given}; TVM's importer is trusted with {shown}")
@@ -102,7 +103,7 @@ def _require(row: Row, node: Node, tensor: Tensor) -> None:
 
 
 def _output(row: Row, node: Node, proto: onnx.NodeProto) -> Tensor:
-    model, operands = _alone(node, proto)
+    model, operands = _alone(row, node, proto)
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph.output[0]
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
@@ -134,7 +135,7 @@ def _computed(dtype: ElementType) -> ElementType:
     return ElementType.FLOAT32 if dtype.floating else dtype
 
 
-def _alone(node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto, list[Tensor]]:
+def _alone(row: Row, node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto, list[Tensor]]:
     """The node as a model of its own, its first output being y, and what its inputs x0, x1, ... are.
 
     Integers that are few and constant, as axes are, are a part of it.
@@ -159,9 +160,13 @@ def _alone(node: Node, proto: onnx.NodeProto) -> tuple[onnx.ModelProto, list[Ten
         operands.append(tensor)
     copy = onnx.NodeProto(op_type=proto.op_type, input=read, output=["y"])
     copy.attribute.extend(proto.attribute)
+    if node.opset < row.since:
+        known = onnx.defs.get_schema(proto.op_type, node.opset).attributes
+        missing = {name: values[0] for name, values in row.attributes.items() if name not in known}
+        copy.attribute.extend(helper.make_attribute(name, value) for name, value in missing.items())
     graph.node.append(copy)
     graph.output.append(helper.make_empty_tensor_value_info("y"))
-    opset = helper.make_opsetid("", node.opset)
+    opset = helper.make_opsetid("", max(node.opset, row.since))
     return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION), operands
 
 

@@ -103,19 +103,22 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A float64 result together with what bounds the float32 kernel's distance from it.
 
     The distance is at most growth(roundings) * u * magnitude plus, for underflow,
-    roundings times the spacing near zero, plus `extra`; element by element.
+    roundings times the spacing near zero, plus `extra`; element by element. `underflows` adds to those
+    roundings, where what underflows is multiplied afterwards.
     """
 
     value: Array
     magnitude: Array
     roundings: int
     extra: Array | float = 0.0
+    underflows: Array | float = 0.0
 
     def bound(self, *, flushes_subnormals: bool) -> Array:
         """The largest distance that the kernel may have, for each element."""
         spacing = 2.0**-126 if flushes_subnormals else 2.0**-149
         relative = growth(self.roundings) * UNIT_ROUNDOFF
-        bound: Array = relative * self.magnitude + self.roundings * spacing + self.extra
+        near_zero = (self.roundings + self.underflows) * spacing
+        bound: Array = relative * self.magnitude + near_zero + self.extra
         return bound
 
 
@@ -242,6 +245,8 @@ class ElementWise(Family):
     words: Words
     heavy: bool = False
     """Too long to be repeated: for each accumulator of a register tile, or neighbouring vectors."""
+    by_channel: ClassVar[str] = ""
+    """In an epilogue, what its second operand is called if it may be a constant for each channel."""
 
     @abc.abstractmethod
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:

@@ -23,6 +23,7 @@ class Add(Map):
     kind = "add"
     entry = PairEntry
     words = fused_as(bias={}, add={})
+    by_channel = "bias"
     types = NUMBERS
 
     def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
@@ -37,6 +38,7 @@ class Add(Map):
             magnitude=np.maximum(estimate.magnitude, np.abs(estimate.value)) + np.abs(addend),
             roundings=estimate.roundings + 1,
             extra=estimate.extra,
+            underflows=estimate.underflows,
         )
 
 

@@ -173,6 +173,22 @@ def log(b: Any, x: Any) -> Any:
     return b.let(b.select(x == zero, b.constant(-float("inf"), lanes), value))
 
 
+def softplus(b: Any, x: Any) -> Any:
+    """Ln(1 + e^x) within 3 units in the last place: max(x, 0) + ln(1 + e^-|x|), which cannot overflow.
+
+    What 1 + e^-|x| loses in rounding is put back, to first order (Higham, "Accuracy and Stability of
+    Numerical Algorithms", 2nd ed., 2002, section 1.14).
+    """
+    x = b.let(x)
+    lanes = b.lanes(x)
+    one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
+    power = exp(b, b.let(zero - absolute(b, x)))
+    total = b.let(one + power)
+    lost = b.let(power - b.let(total - one))
+    rest = b.let(log(b, total) + lost / total)
+    return b.let(b.select(x < zero, zero, x) + rest)
+
+
 def _small_to_float(b: Any, n: Any) -> Any:
     """An integer below 2^22 in magnitude, put into the low bits of 1.5 * 2^23."""
     lanes = b.lanes(n)

@@ -1,4 +1,4 @@
-"""Reductions over any axes: sum, mean, largest, smallest, product, Euclidean norm."""
+"""Reductions over any axes: sums, mean, largest, smallest, product, norms."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ from kernels.operators.base import (
     positive,
     widened,
 )
+from kernels.operators.binary import both
 from kernels.operators.cast import cast
+from kernels.operators.elementary import absolute, log
 from kernels.operators.elementwise import OneInput
-from kernels.operators.node import Node, axis_of, integers, reshaped
+from kernels.operators.node import Node, axis_of, integers, real, reshaped
+from kernels.operators.unary import applied
 from kernels.plan import Kernel
 from kernels.program import ElementType, Tensor
 from kernels.schedules import channels
@@ -233,6 +236,30 @@ def _product(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
     return Estimate(value=value, magnitude=np.abs(value), roundings=_count(x, axes))
 
 
+def _magnitudes(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    return _sum(_absolute(x), axes, keepdims)
+
+
+def _absolute(x: Array) -> Array:
+    """|x|; of integers the least stays as it is, as the kernel's does."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.abs(x))
+
+
+def _squares(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    total = _sum(x * x, axes, keepdims)
+    return msgspec.structs.replace(total, roundings=total.roundings + 1)
+
+
+def _log_sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
+    """What the sum is off by in proportion is added to its logarithm."""
+    total = _sum(x, axes, keepdims)
+    with np.errstate(all="ignore"):
+        value = np.log(total.value)
+        shift = np.nan_to_num(total.magnitude / np.abs(total.value))
+    return Estimate(value=value, magnitude=shift + np.abs(value), roundings=total.roundings + 2)
+
+
 def _norm(x: Array, axes: tuple[int, ...], keepdims: bool) -> Estimate:
     value = np.sqrt(np.sum(x * x, axis=axes, keepdims=keepdims))
     return Estimate(value=value, magnitude=value, roundings=_count(x, axes) + 2)
@@ -248,6 +275,7 @@ def _plus(b: Any, total: Any, value: Any) -> Any:
     return b.sum(total, value)
 
 
+FLT_MAX = float(np.finfo(np.float32).max)
 WIDE = FLOATING | {ElementType.INT32, ElementType.INT64}
 """What sums are there of: ONNX has none of narrower integers."""
 FAMILIES = (
@@ -255,6 +283,29 @@ FAMILIES = (
     Reduction("reduce_mean", initial=0.0, fold=_plus, final=_mean_final, reference=_mean, types=WIDE),
     Reduction(
         "reduce_prod", initial=1.0, fold=lambda b, t, x: b.product(t, x), reference=_product, types=WIDE
+    ),
+    Reduction(
+        "reduce_l1",
+        initial=0.0,
+        fold=_plus,
+        element=absolute,
+        reference=_magnitudes,
+        types=WIDE,
+    ),
+    Reduction(
+        "reduce_sum_square",
+        initial=0.0,
+        fold=_plus,
+        element=lambda b, x: b.product(x, x),
+        reference=_squares,
+        types=WIDE,
+    ),
+    Reduction(
+        "reduce_log_sum",
+        initial=0.0,
+        fold=_plus,
+        final=lambda b, x, n: log(b, x),
+        reference=_log_sum,
     ),
     Reduction(
         "reduce_l2",
@@ -285,7 +336,10 @@ KINDS = {
     "ReduceSum": "reduce_sum",
     "ReduceMean": "reduce_mean",
     "ReduceProd": "reduce_prod",
+    "ReduceL1": "reduce_l1",
     "ReduceL2": "reduce_l2",
+    "ReduceSumSquare": "reduce_sum_square",
+    "ReduceLogSum": "reduce_log_sum",
     "ReduceMax": "reduce_max",
     "ReduceMin": "reduce_min",
 }
@@ -300,15 +354,45 @@ def _reduce(node: Node) -> Tensor:
 
 def _reduced(node: Node, x: Tensor, named: tuple[int, ...] | None) -> Tensor:
     """With the reduced axes kept, and then without: where they stay, layouts can change."""
+    axes = _axes(node, x, named)
+    if not axes:
+        return _alone(node, x)
+    y = node.call(KINDS[node.op], {"x": x}, {"axes": axes})
+    return y if node.attribute("keepdims", 1) else _without(node, y, axes)
+
+
+def _axes(node: Node, x: Tensor, named: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The axes that are reduced, sorted: all of them where none is named, if that means all."""
     if not named and node.attribute("noop_with_empty_axes", 0):
-        return x
-    axes = {axis_of(node, axis, len(x.shape)) for axis in named or range(len(x.shape))}
+        return ()
+    return tuple(sorted({axis_of(node, axis, len(x.shape)) for axis in named or range(len(x.shape))}))
+
+
+def _alone(node: Node, x: Tensor) -> Tensor:
+    """Where nothing is reduced, the other steps are still due (ONNX, "ReduceL1", noop_with_empty_axes)."""
+    if node.op == "ReduceSumSquare":
+        return both(node, "mul", x, x)
+    kind = {"ReduceL1": "absolute", "ReduceL2": "absolute", "ReduceLogSum": "log"}.get(node.op)
+    return x if kind is None else applied(node, kind, x)
+
+
+def _without(node: Node, y: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return reshaped(node, y, tuple(e for axis, e in enumerate(y.shape) if axis not in axes))
+
+
+def _log_sum_exp(node: Node) -> Tensor:
+    """Ln of the sum of e^(x - m), plus m, the largest, or the largest finite number: nothing overflows."""
+    x, named = node.given(0), integers(node, 1, "axes")
+    real(node, x)
+    axes = _axes(node, x, named)
     if not axes:
         return x
-    y = node.call(KINDS[node.op], {"x": x}, {"axes": tuple(sorted(axes))})
-    if node.attribute("keepdims", 1):
-        return y
-    return reshaped(node, y, tuple(e for axis, e in enumerate(x.shape) if axis not in axes))
+    words = {"axes": axes}
+    finite = {"minimum": -FLT_MAX, "maximum": FLT_MAX}
+    most = node.call("clip", {"x": node.call("reduce_max", {"x": x}, words)}, finite)
+    powers = node.call("exp", {"x": both(node, "sub", x, most)})
+    y = both(node, "add", node.call("reduce_log_sum", {"x": powers}, words), most)
+    return y if node.attribute("keepdims", 1) else _without(node, y, axes)
 
 
-ONNX = dict.fromkeys(KINDS, _reduce)
+ONNX = {**dict.fromkeys(KINDS, _reduce), "ReduceLogSumExp": _log_sum_exp}

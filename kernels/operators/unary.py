@@ -43,7 +43,7 @@ class Function(Map):
     ) -> None:
         """A function that is fused by its own name if its slope is bounded.
 
-        `scaled`: its last step multiplies something that may be subnormal by x.
+        `scaled`: its last step multiplies by x what is e^x, and may be subnormal, where x is below -87.
         """
         self.heavy, self.types = heavy, types
         self.kind = kind
@@ -67,6 +67,7 @@ class Function(Map):
             magnitude=self._lipschitz * estimate.magnitude,
             roundings=max(1, estimate.roundings),
             extra=self._lipschitz * estimate.extra + own,
+            underflows=self._lipschitz * estimate.underflows + self._scaled * np.minimum(size, 128.0),
         )
 
 
@@ -98,6 +99,19 @@ def _gelu_tanh_exact(x: Array) -> Array:
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def _mish(b: Any, x: Any) -> Any:
+    """X tanh(ln(1 + n)) with n = e^x: the quotient n (n + 2) / (n (n + 2) + 2), which is 1 from 20 on."""
+    lanes = b.lanes(x)
+    two, most = b.constant(2.0, lanes), b.constant(20.0, lanes)
+    n = elementary.exp(b, b.let(b.select(x > most, most, x)))
+    product = b.let(n * b.let(n + two))
+    return x * b.let(product / b.let(product + two))
+
+
+def _mish_exact(x: Array) -> Array:
+    return np.where(np.isneginf(x), np.nan, x * np.tanh(np.logaddexp(0.0, x)))
+
+
 def _hard_sigmoid(b: Any, x: Any) -> Any:
     lanes = b.lanes(x)
     return elementary.clamped(
@@ -124,13 +138,6 @@ def _sign(b: Any, x: Any) -> Any:
     if not b.is_signed(x) and not b.is_real(x):
         return b.select(x > zero, one, zero)
     return b.select(x > zero, one, b.select(x < zero, b.like(-1, x), x))
-
-
-def _elu(b: Any, x: Any) -> Any:
-    lanes = b.lanes(x)
-    zero = b.constant(0.0, lanes)
-    below = elementary.expm1(b, b.let(b.select(x < zero, x, zero)))
-    return b.select(x < zero, below, x)
 
 
 def _softsign(b: Any, x: Any) -> Any:
@@ -179,86 +186,8 @@ class Clip(Map):
         return msgspec.structs.replace(estimate, value=value)
 
 
-class SlopeAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The slope below zero."""
-
-    alpha: float = 0.01
-
-
-class SlopeEntry(Entry, frozen=True, kw_only=True):
-    """A leaky ReLU in a listing."""
-
-    inputs: OneInput
-    attributes: SlopeAttributes = SlopeAttributes()
-
-
-class LeakyRelu(Map):
-    """y = x, or alpha x below zero."""
-
-    kind = "leaky_relu"
-    entry = SlopeEntry
-    attributes = SlopeAttributes
-    types = FLOATING
-    words = fused_as()
-
-    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """A product and a comparison."""
-        value = b.let(value)
-        lanes = b.lanes(value)
-        return b.select(value < b.constant(0.0, lanes), value * b.constant(attributes.alpha, lanes), value)
-
-    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """One rounding, on an exact input."""
-        x = estimate.value
-        value = np.where(x < 0, x * np.float64(np.float32(attributes.alpha)), x)
-        return Estimate(value=value, magnitude=np.abs(value), roundings=1)
-
-
-class ShrinkAttributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is within the threshold becomes 0; the rest comes nearer to 0 by the bias."""
-
-    threshold: float = 0.5
-    bias: float = 0.0
-
-
-class ShrinkEntry(Entry, frozen=True, kw_only=True):
-    """A shrinkage in a listing."""
-
-    inputs: OneInput
-    attributes: ShrinkAttributes = ShrinkAttributes()
-
-
-class Shrink(Map):
-    """y = x + bias below -threshold, x - bias above it, else 0, for NaN too."""
-
-    kind = "shrink"
-    entry = ShrinkEntry
-    attributes = ShrinkAttributes
-    types = FLOATING
-    special_inputs = True
-    words = fused_as()
-
-    def apply(self, b: Any, attributes: Any, value: Any, operand: Any) -> Any:
-        """Two comparisons."""
-        value = b.let(value)
-        lanes = b.lanes(value)
-        bias = b.constant(attributes.bias, lanes)
-        high, low = b.constant(attributes.threshold, lanes), b.constant(-attributes.threshold, lanes)
-        below = b.select(value < low, value + bias, b.constant(0.0, lanes))
-        return b.select(value > high, value - bias, b.let(below))
-
-    def apply_estimate(self, attributes: Any, estimate: Estimate, operand: Array | None) -> Estimate:
-        """One rounding, on an exact input."""
-        x = estimate.value
-        bias, threshold = (np.float64(np.float32(v)) for v in (attributes.bias, attributes.threshold))
-        value = np.where(x < -threshold, x + bias, np.where(x > threshold, x - bias, 0.0))
-        return Estimate(value=value, magnitude=np.abs(value), roundings=1)
-
-
 FAMILIES = (
     Clip(),
-    LeakyRelu(),
-    Shrink(),
     Function(
         "relu",
         _relu,
@@ -290,6 +219,8 @@ FAMILIES = (
         lipschitz=1.1,
         scaled=True,
     ),
+    Function("softplus", elementary.softplus, lambda x: np.logaddexp(0.0, x), ulps=3, lipschitz=1.0),
+    Function("mish", _mish, _mish_exact, ulps=7, lipschitz=1.1, scaled=True),
     Function(
         "hard_sigmoid",
         _hard_sigmoid,
@@ -306,7 +237,6 @@ FAMILIES = (
         relative=4,
         lipschitz=1.5,
     ),
-    Function("elu", _elu, lambda x: np.where(x < 0, np.expm1(x), x), ulps=3, lipschitz=1.0),
     Function("softsign", _softsign, lambda x: x / (1.0 + np.abs(x)), ulps=2, lipschitz=1.0),
     Function("sqrt", lambda b, x: b.sqrt(x), np.sqrt, ulps=0.5),
     Function("negative", _negative, np.negative, ulps=0, lipschitz=1.0, heavy=False, types=NUMBERS),
@@ -369,21 +299,6 @@ def _between(node: Node) -> Tensor:
     return y
 
 
-def _node_leaky_relu(node: Node) -> Tensor:
-    return applied(node, "leaky_relu", node.given(0), {"alpha": node.attribute("alpha", 0.01)})
-
-
-def _node_shrink(node: Node) -> Tensor:
-    words = {"threshold": node.attribute("lambd", 0.5), "bias": node.attribute("bias", 0.0)}
-    return applied(node, "shrink", node.given(0), words)
-
-
-def _node_elu(node: Node) -> Tensor:
-    if node.attribute("alpha", 1.0) != 1.0:
-        raise node.refuse("an alpha other than 1")
-    return applied(node, "elu", node.given(0))
-
-
 def _node_hard_sigmoid(node: Node) -> Tensor:
     """By our own function for a slope of 1/6; ONNX's default is 0.2."""
     alpha, beta = np.float32(node.attribute("alpha", 0.2)), np.float32(node.attribute("beta", 0.5))
@@ -416,6 +331,8 @@ ONNX = {
     "Erf": _simple("erf"),
     "Sigmoid": _simple("sigmoid"),
     "Softsign": _simple("softsign"),
+    "Softplus": _simple("softplus"),
+    "Mish": _simple("mish"),
     "Sqrt": _simple("sqrt"),
     "Neg": _simple("negative"),
     "Abs": _simple("absolute"),
@@ -437,9 +354,6 @@ ONNX = {
     "Atanh": _simple("atanh"),
     "HardSigmoid": _node_hard_sigmoid,
     "Clip": _node_clip,
-    "LeakyRelu": _node_leaky_relu,
-    "Shrink": _node_shrink,
-    "Elu": _node_elu,
     "Gelu": _node_gelu,
     "Reciprocal": _node_reciprocal,
 }

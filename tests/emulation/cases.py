@@ -122,6 +122,8 @@ UNARY = (
     "gelu",
     "gelu_tanh",
     "silu",
+    "softplus",
+    "mish",
     "hard_sigmoid",
     "hard_swish",
     "elu",
@@ -150,8 +152,12 @@ UNARY = (
 def _functions() -> Iterator[tuple[str, str]]:
     for name in UNARY:
         yield name, f'op = "{name}"\ninputs = {{ x = [4111] }}'
-    for name in ("tanh", "erf", "sigmoid", "gelu", "silu", "hard_swish", "elu"):
+    for name in ("tanh", "erf", "sigmoid", "gelu", "silu", "mish", "hard_swish", "elu", "leaky_relu"):
         yield f"gemm_{name}", f'op = "gemm"\nm = 3\nn = 13\nk = 5\nfuse = ["bias", "{name}"]'
+    for words in ("alpha = 0.75", "alpha = 1.6732632, gamma = 1.050701", "alpha = 2.5, width = 2.5"):
+        yield "elu", f'op = "elu"\ninputs = {{ x = [1031] }}\nattributes = {{ {words} }}'
+    for slopes in ("[3, 5, 33]", "[5, 1]", "[33]"):
+        yield "prelu", f'op = "prelu"\ninputs = {{ a = [3, 5, 33], b = {slopes} }}'
     shapes = [
         ([3, 5, 7], [3, 5, 7]),
         ([2, 3, 33], [33]),
@@ -169,7 +175,9 @@ def _rows() -> Iterator[tuple[str, str]]:
     for shape, axis in (([3, 5, 7], 1), ([2, 9, 33], 0), ([4, 31], -1), ([2, 3, 4, 1], 1)):
         for name in ("softmax", "log_softmax"):
             yield name, f'op = "{name}"\ninputs = {{ x = {shape} }}\nattributes = {{ axis = {axis} }}'
-    for number, name in enumerate(("sum", "mean", "max", "min", "prod", "l2")):
+    for number, name in enumerate(
+        ("sum", "mean", "max", "min", "prod", "l2", "l1", "sum_square", "log_sum")
+    ):
         tables = (
             ([5, 7, 9], [-1]),
             ([3, 4, 33], [1]),

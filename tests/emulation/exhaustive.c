@@ -16,6 +16,11 @@ static double sigmoid(double x)
     return 1.0 / (1.0 + exp(-x));
 }
 
+static double softplus(double x)
+{
+    return fmax(x, 0) + log1p(exp(-fabs(x)));
+}
+
 static const struct {
     const char *name;
     int32_t (*kernel)(const float *, float *, void *);
@@ -26,6 +31,7 @@ static const struct {
     {"tanh", functions_tanh, tanh},
     {"erf", functions_erf, erf},
     {"sigmoid", functions_sigmoid, sigmoid},
+    {"softplus", functions_softplus, softplus},
     {"sin", functions_sin, sin},
     {"cos", functions_cos, cos},
     {"tan", functions_tan, tan},

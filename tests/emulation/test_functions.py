@@ -24,7 +24,7 @@ from toolchains.target import find_target
 LIMITS = {
     **dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "sinh", "cosh", "acos", "atan", "atanh"), 2.0),
     **dict.fromkeys(("sin", "cos"), 1.0),
-    **dict.fromkeys(("tan", "asin", "asinh", "acosh"), 3.0),
+    **dict.fromkeys(("tan", "asin", "asinh", "acosh", "softplus"), 3.0),
 }
 
 

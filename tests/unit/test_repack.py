@@ -151,7 +151,10 @@ def test_constants_that_happen_to_be_equal_may_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"slope": 0.5}, "alpha = 0.5 (there 0.125) of node 'leaky'"),
+        (
+            {"slope": 0.5},
+            "alpha = 0.5 (there 0.125) of what is fused (leaky_relu) into the kernel of node 'conv.1'",
+        ),
         ({"filters": 24}, "filters = 24 (there 16) of node 'conv.1' (conv2d)"),
         ({"spare": True}, "node 'spare' (exp), which the library has not,"),
     ],
