@@ -1,4 +1,4 @@
-"""Nodes that stand for others: a function becomes its body, and If the branch that is taken.
+"""Nodes that stand for others: a function becomes its body, and a graph inside a node its nodes.
 
 The `onnx` package has the bodies, some of them only for the types of a node's inputs
 (ONNX, "Open Neural Network Exchange Intermediate Representation", "Functions").
@@ -82,18 +82,17 @@ def _parsed(data: bytes) -> onnx.FunctionProto:
     return function
 
 
-def branch(
-    node: onnx.NodeProto, *, taken: bool
+def contents(
+    graph: onnx.GraphProto, prefix: str, inputs: Mapping[str, str]
 ) -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any]], list[str]]:
-    """Of an If the nodes of one branch, the constants that it brings, and what its outputs are named.
+    """The nodes of a node's graph, the constants that it brings, and what its outputs are named.
 
-    Tensors that the branch makes have the node's name before theirs: other branches have the same names.
+    `inputs` says what its inputs are. Tensors that it makes get the prefix before their names: other
+    graphs, and other iterations, have the same names.
     """
-    wanted = "then_branch" if taken else "else_branch"
-    (graph,) = (each.g for each in node.attribute if each.name == wanted)
-    prefix = name_of(node)
     made = [name for inner in graph.node for name in inner.output if name]
-    names = {name: f"{prefix}/{name}" for name in (*made, *(each.name for each in graph.initializer))}
+    own = (*made, *(each.name for each in graph.initializer))
+    names = {**inputs, **{name: f"{prefix}/{name}" for name in own}}
     nodes = []
     for number, inner in enumerate(graph.node):
         copy = _renamed(inner, names, {})
@@ -102,7 +101,7 @@ def branch(
     try:
         constants = {names[each.name]: array_of(each) for each in graph.initializer}
     except InputError as error:
-        raise InputError(f"an initializer of its branch: {error}") from error
+        raise InputError(f"an initializer of its graph: {error}") from error
     return nodes, constants, [names.get(each.name, each.name) for each in graph.output]
 
 

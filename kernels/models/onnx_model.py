@@ -15,7 +15,14 @@ from onnx import helper
 from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
-from kernels.models import onnx_constants, onnx_file, onnx_functions, onnx_tail
+from kernels.models import (
+    onnx_constants,
+    onnx_control,
+    onnx_file,
+    onnx_functions,
+    onnx_sequences,
+    onnx_tail,
+)
 from kernels.names import identifier
 from kernels.operators import find_family, importers
 from kernels.operators.node import Importer
@@ -29,6 +36,13 @@ UNFIT = (
     *(onnx.checker.ValidationError, onnx.defs.SchemaError),
 )
 """What is raised where a node's inputs or attributes are not what its definition says."""
+
+
+def unfit(error: Exception) -> InputError:
+    """Such an error, told."""
+    return InputError(f"what it is given does not fit: {type(error).__name__}: {error}")
+
+
 MOST_ELEMENTS = 1 << 30
 """Of all constants that are computed, for memory that a small file may take."""
 
@@ -63,6 +77,8 @@ class Walk:
         self._elements = 0
         self.tensors: dict[str, Tensor] = {}
         self.values: dict[str, Array] = dict(weights)
+        self.sequences: dict[str, tuple[str, ...]] = {}
+        self.written = 0
         for tensor in model.graph.initializer:
             try:
                 self.values[tensor.name] = onnx_file.array_of(tensor)
@@ -93,7 +109,11 @@ class Walk:
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; a value becomes one when it is first asked for."""
+        if name in self.sequences:
+            raise InputError(f"'{name}' is a sequence, where a tensor is due")
         if name not in self.tensors:
+            if name not in self.values:
+                raise InputError(f"nothing computes '{name}'")
             value = self.values[name]
             if element_of(value.dtype) is None:
                 raise InputError(f"'{name}' is constant and of type {value.dtype}, which is not supported")
@@ -115,8 +135,7 @@ class Walk:
             what = f"attribute '{referring[0].name}' refers to a function's '{referring[0].ref_attr_name}'"
             raise InputError(f"{what}, but this node is in none")
         opset = opsets.get(node.domain, 0)
-        if node.op_type == "If" and not node.domain:
-            self._choose(node, opsets)
+        if self._taken_apart(node, opsets):
             return
         first = len(self.draft.operators)
         try:
@@ -126,18 +145,58 @@ class Walk:
             outputs = self._otherwise(node, opset, error)
         for name, output in zip(node.output, outputs, strict=False):
             if not isinstance(output, Tensor):
-                self.values[name] = output
+                self.know(name, output)
             elif output.elements:
+                self._forget(name)
                 self.tensors[name] = output
             else:  # what has no elements is known
-                self.values[name] = onnx_constants.nothing(output.shape, numpy_type(output.dtype))
+                self.know(name, onnx_constants.nothing(output.shape, numpy_type(output.dtype)))
+
+    def _taken_apart(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+        """Whether it is a node that only says which others compute what; it is taken then."""
+        control = None if node.domain else onnx_control.HANDLERS.get(node.op_type)
+        naming = onnx_sequences.handler(self, node)
+        try:
+            if control is not None:
+                control(self, node, opsets)
+            elif naming is not None:
+                naming(self, node)
+        except UNFIT as error:
+            raise unfit(error) from error
+        return control is not None or naming is not None
+
+    def alias(self, name: str, other: str) -> None:
+        """Make a name mean what another one means."""
+        if other not in self.sequences and other not in self.values:
+            self.tensor(other)
+        found = [(book, book[other]) for book in self._books() if other in book]
+        self._forget(name)
+        for book, value in found:
+            book[name] = value
+
+    def _books(self) -> Sequence[dict[str, Any]]:
+        return self.tensors, self.values, self.sequences
+
+    def _forget(self, name: str) -> None:
+        """A name in the functions of two nodes that are named alike means what came last."""
+        for book in self._books():
+            book.pop(name, None)
+
+    def know(self, name: str, value: Array) -> None:
+        """Give a name a value."""
+        self._forget(name)
+        self.values[name] = value
+
+    def need(self, names: Sequence[str]) -> None:
+        """Say that these will be read."""
+        self._read.update(names)
 
     def _fitting(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
         """Its outputs; InputError where what it is given contradicts its definition."""
         try:
             return self._outputs(node, opset)
         except UNFIT as error:
-            raise InputError(f"what it is given does not fit: {type(error).__name__}: {error}") from error
+            raise unfit(error) from error
 
     def _otherwise(self, node: onnx.NodeProto, opset: int, why: InputError) -> Sequence[Tensor]:
         """By TVM's importer, where that is trusted; else by its function, whose nodes make the outputs."""
@@ -160,12 +219,12 @@ class Walk:
     def _expand(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], why: InputError) -> None:
         """Take the nodes of a function's body; an error names the one inside, and why it came to that."""
         try:
-            self._take_all(nodes, opsets, "function")
+            self.take_inside(nodes, opsets, "function")
         except InputError as error:
             raise InputError(f"{why}; {error}") from error
 
-    def _take_all(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], where: str) -> None:
-        """Take the nodes of a node's function or branch; an error names the one inside."""
+    def take_inside(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], where: str) -> None:
+        """Take the nodes of a node's function, branch or body; an error names the one inside."""
         self._read |= {name for node in nodes for name in onnx_functions.read_by(node)}
         for node in nodes:
             try:
@@ -174,21 +233,6 @@ class Walk:
                 inside = f"{node.op_type} of its {where} ('{onnx_file.name_of(node)}')"
                 raise InputError(f"{inside}: {error}") from error
 
-    def _choose(self, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
-        """Take the nodes of the branch of an If whose condition is known."""
-        condition = self.values.get(node.input[0])
-        if condition is None:
-            raise InputError(f"its condition ('{node.input[0]}') must be constant: one branch is compiled")
-        nodes, constants, outputs = onnx_functions.branch(node, taken=bool(condition.ravel()[0]))
-        self.values |= constants
-        self._read |= {*outputs}
-        self._take_all(nodes, opsets, "branch")
-        for name, output in zip(node.output, outputs, strict=True):
-            if output in self.values:
-                self.values[name] = self.values[output]
-            else:
-                self.tensors[name] = self.tensors[output]
-
     def _type(self, name: str) -> onnx.TypeProto:
         """What ONNX calls the type of an input."""
         if not name:
@@ -196,7 +240,7 @@ class Walk:
         if name in self.values:
             value = self.values[name]
             return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        tensor = self.tensors[name]
+        tensor = self.tensor(name)
         return helper.make_tensor_type_proto(NUMBERS[tensor.dtype], tensor.shape)
 
     def _outputs(self, node: onnx.NodeProto, opset: int) -> Sequence[Tensor | Array]:
@@ -242,7 +286,10 @@ class Walk:
         """Give each output of the model its name, by a reshaping, which passes turn into nothing."""
         for value in self._model.graph.output:
             name = value.name
-            given = self.tensor(name)
+            try:
+                given = self.tensor(name)
+            except InputError as error:
+                raise InputError(f"{self._path}: output '{name}': {error}") from error
             if name in self.draft.tensors and self.draft.tensors[name].role is Role.INPUT:
                 raise InputError(f"{self._path}: output '{name}' is an input; put an Identity between")
             if given.name == name:
@@ -400,27 +447,6 @@ BEYOND: Mapping[str, str] = {
             "RandomUniformLike",
         ),
         "its result is random, and a library's depend on their inputs alone; give the numbers as an input",
-    ),
-    **dict.fromkeys(
-        ("Loop", "Scan", "SequenceMap"),
-        "control flow is not supported; export the model with its branches chosen and its loops unrolled",
-    ),
-    **dict.fromkeys(
-        (
-            "ConcatFromSequence",
-            "SequenceAt",
-            "SequenceConstruct",
-            "SequenceEmpty",
-            "SequenceErase",
-            "SequenceInsert",
-            "SequenceLength",
-            "SplitToSequence",
-        ),
-        "sequences are not supported; a library's values are tensors",
-    ),
-    **dict.fromkeys(
-        ("Optional", "OptionalGetElement", "OptionalHasElement"),
-        "optional values are not supported; a library's values are tensors",
     ),
     **dict.fromkeys(
         ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from onnx import defs
 
+from kernels.models import onnx_control, onnx_sequences
 from kernels.models.onnx_constants import EXACT, MOVING
 from kernels.models.onnx_model import BEYOND
 from kernels.models.onnx_tail import TAIL
@@ -20,9 +21,21 @@ ELSEWHERE = {
         (*EXACT, *MOVING, "Constant", "ConstantOfShape"), "when the model is read, of constants"
     ),
     **dict.fromkeys(("Shape", "Size"), "when the model is read"),
-    "If": "the branch that its constant condition chooses",
+    **dict.fromkeys(onnx_sequences.HANDLERS, "when the model is read, as the tensors that it holds"),
+    **dict.fromkeys(onnx_control.HANDLERS, "written out, iteration by iteration"),
+    "If": "the branch that its condition chooses",
 }
 """What has no module of its own, and is taken all the same."""
+KNOWN: Mapping[str, tuple[int, ...]] = {
+    **STATIC,
+    "If": (0,),
+    "Loop": (0, 1),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "SequenceInsert": (2,),
+    "SplitToSequence": (1,),
+}
+"""Inputs, by number, that must be known when the library is built."""
 NONE = "kernfit has no operator for this type, nor can compute it ahead"
 
 HEAD = """\
@@ -91,7 +104,7 @@ def _row(
 ) -> Iterator[str]:
     yield schema.name
     yield how or "**not taken**"
-    yield ", ".join(f"`{schema.inputs[number].name}`" for number in STATIC.get(schema.name, ()) if how)
+    yield ", ".join(f"`{schema.inputs[number].name}`" for number in KNOWN.get(schema.name, ()) if how)
     yield f"{tests['passed']} of {tests['all']}" if tests["all"] else ""
     told = list(reasons) or ([] if how else [BEYOND.get(schema.name, "")])
     told = [reason.removeprefix(f"{NONE}; ").replace(NONE, "") for reason in told]

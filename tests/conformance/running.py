@@ -30,7 +30,7 @@ from kernels.models import read_model
 from kernels.plan import Kernel, NetworkPlan, Plan
 from kernels.program import Network
 from kernels.whole import Reference
-from tests.conformance.selection import Case
+from tests.conformance.selection import Array, Case
 from toolchains.cache import digest
 from toolchains.emulate import Machine, fault, find_machine
 from toolchains.inspection import measure
@@ -160,5 +160,22 @@ def _outcome(ready: Ready, target: Target, cpu: str, folder: Path) -> str:
         Runner.assert_similar_outputs(case.outputs, outputs, case.rtol, case.atol)
     except AssertionError as error:
         told = [line for line in str(error).splitlines() if line.strip()]
-        return f"another result: {'; '.join(line.strip() for line in told[:6])}"
+        how_far = _distance(case.outputs, outputs)
+        return f"another result, {how_far}: {'; '.join(line.strip() for line in told[:6])}"
     return ""
+
+
+def _distance(wanted: Sequence[Array], found: Sequence[Array]) -> str:
+    """How far results are off, as a power of ten of the largest number that is due."""
+    off = 0.0
+    for due, got in zip(wanted, found, strict=True):
+        if due.shape != got.shape:
+            return "of another shape"
+        with np.errstate(all="ignore"):
+            distance = np.abs(got.astype(np.float64) - due.astype(np.float64)).max(initial=0.0)
+            off = max(off, float(distance / np.abs(due.astype(np.float64)).max(initial=0.0)))
+    return (
+        f"off by less than {10.0 ** np.ceil(np.log10(off)):.0e} of the largest"
+        if 0 < off < 1
+        else "far off"
+    )

@@ -115,20 +115,20 @@ def _cases() -> Iterator[Case]:
         model = onnx.ModelProto()
         model.CopyFrom(test.model)
         ((inputs, outputs),) = test.data_sets
-        given = dict(zip((value.name for value in model.graph.input), map(_array, inputs), strict=True))
+        given = dict(zip((value.name for value in model.graph.input), map(as_array, inputs), strict=True))
         unexpanded = whole.get(re.sub(r"_expanded.*", "", test.name), model)
         _bind(model, given, _static(unexpanded.graph.node))
         yield Case(
             name=test.name,
             model=model,
             inputs=given,
-            outputs=tuple(map(_array, outputs)),
+            outputs=tuple(map(as_array, outputs)),
             rtol=test.rtol,
             atol=test.atol,
         )
 
 
-def _array(value: Any) -> Array:
+def as_array(value: Any) -> Array:
     """What a test has as an array, a number, or a tensor of ONNX's."""
     return np.asarray(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
 

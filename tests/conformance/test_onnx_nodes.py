@@ -86,7 +86,7 @@ def as_list(found: dict[str, str]) -> str:
 def general(reason: str) -> str:
     """A reason without what differs from test to test."""
     reason = re.sub(r"^n\d+\.onnx: ", "", reason)
-    reason = re.sub(r"another result: .*", "another result", reason)
+    reason = re.sub(r"(another result, [^:]*): .*", r"\1", reason)
     reason = re.sub(r"^node '[^']*' \((\w+)\): ", r"\1: ", reason)
     return re.sub(r" \('[^']*'\)|'[^']*' ", "", reason)
 

@@ -318,16 +318,10 @@ STRINGS = helper.make_tensor("v", TensorProto.STRING, [2], [b"a", b"b"])
     ("nodes", "constants", "message"),
     [
         ([node("If", "go", then_branch=THEN, else_branch=THEN)], {}, "node 'node1' (If): "),
-        ([node("Loop", "n", "c", "x", body=BODY)], {"n": TWICE, "c": YES}, "(Loop): control flow is not"),
         (
-            [node("SequenceConstruct", "x"), helper.make_node("SequenceAt", ["y", "n"], ["z"])],
+            [node("Loop", "n", "go", "x", body=BODY)],
             {"n": TWICE},
-            "node 'node1' (SequenceConstruct): sequences are not supported",
-        ),
-        (
-            [node("Optional", "x"), helper.make_node("OptionalGetElement", ["y"], ["z"])],
-            {},
-            "node 'node1' (Optional): optional values are not supported",
+            "(Loop): its condition ('go') must be constant",
         ),
         (
             [

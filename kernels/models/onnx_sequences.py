@@ -1,0 +1,210 @@
+"""Sequences and optional values, which are gone when a model is read: names of the tensors that they hold.
+
+Places in sequences, and what tensors are cut into, must be known for that (ONNX, "SequenceAt",
+"SplitToSequence", "Optional" and others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from kernels.errors import InputError
+from kernels.program import Tensor
+
+Array = NDArray[Any]
+
+OWN = {"": 13}
+"""Opset of the nodes that are put between: pieces of a tensor, and the tensor of its pieces."""
+MOST_JOINED = 64
+"""Tensors that one node joins; more are joined in turn."""
+
+
+class Walk(Protocol):
+    """What the reader knows of the model's names by now."""
+
+    values: dict[str, Array]
+    sequences: dict[str, tuple[str, ...]]
+    """Tensors in sequences, by their names."""
+    written: int
+    """Nodes that were written out so far."""
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name; InputError if it is none."""
+
+    def know(self, name: str, value: Array) -> None:
+        """Give a name a value."""
+
+    def alias(self, name: str, other: str) -> None:
+        """Make a name mean what another one means."""
+
+    def need(self, names: Sequence[str]) -> None:
+        """Say that these will be read."""
+
+    def take_inside(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], where: str) -> None:
+        """Take nodes that come from a node's `where`."""
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Its attributes by name."""
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def known(walk: Walk, name: str, what: str, why: str) -> Array:
+    """The value of an input; InputError if nobody knows it yet."""
+    value = walk.values.get(name)
+    if value is None:
+        raise InputError(f"its {what} ('{name}') must be constant: {why}")
+    return value
+
+
+def emit(walk: Walk, op: str, inputs: Sequence[str], outputs: Sequence[str], **words: Any) -> None:
+    """Take a node of ours."""
+    walk.need(outputs)
+    walk.take_inside([helper.make_node(op, inputs, outputs, **words)], OWN, "iterations")
+
+
+def constant(walk: Walk, name: str, value: Any) -> str:
+    """The name, which now has that value."""
+    walk.know(name, np.asarray(value))
+    return name
+
+
+def stack(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
+    """Tensors of one shape side by side along a new axis."""
+    if not parts:
+        raise InputError(f"'{name}' holds nothing, and nobody knows of what shape")
+    shape = walk.tensor(parts[0]).shape
+    at = axis % (len(shape) + 1)
+    extents = constant(walk, f"{name}/shape", np.array([*shape[:at], 1, *shape[at:]], np.int64))
+    made = [f"{name}/part.{number}" for number in range(len(parts))]
+    for part, own in zip(parts, made, strict=True):
+        emit(walk, "Reshape", [part, extents], [own])
+    join(walk, made, at, name)
+
+
+def join(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
+    """Tensors one after another along an axis, so many at a time."""
+    while len(parts) > MOST_JOINED:
+        groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]
+        joined = [f"{group[0]}/joined" for group in groups]
+        for group, own in zip(groups, joined, strict=True):
+            emit(walk, "Concat", group, [own], axis=axis)
+        parts = joined
+    emit(walk, "Concat", parts, [name], axis=axis)
+
+
+def _same(walk: Walk, node: onnx.NodeProto) -> None:
+    if not node.input or not node.input[0]:
+        raise InputError("an optional value that is not there")
+    walk.alias(node.output[0], node.input[0])
+
+
+def _has_element(walk: Walk, node: onnx.NodeProto) -> None:
+    constant(walk, node.output[0], bool(node.input and node.input[0]))
+
+
+def sequence(walk: Walk, name: str) -> tuple[str, ...]:
+    """The names of the tensors in a sequence."""
+    if name not in walk.sequences:
+        raise InputError(f"'{name}' is no sequence that is known when the model is read")
+    return walk.sequences[name]
+
+
+def _place(walk: Walk, node: onnx.NodeProto, number: int, default: int, count: int) -> int:
+    """Input `number`, a place among `count`, from the end if negative."""
+    place = default
+    if number < len(node.input) and node.input[number]:
+        place = int(
+            known(walk, node.input[number], "position", "it is found when the model is read").ravel()[0]
+        )
+    if not -count <= place < count:
+        raise InputError(f"position {place} of {count}")
+    return place % count
+
+
+def _construct(walk: Walk, node: onnx.NodeProto) -> None:
+    walk.sequences[node.output[0]] = tuple(node.input)
+
+
+def _at(walk: Walk, node: onnx.NodeProto) -> None:
+    items = sequence(walk, node.input[0])
+    walk.alias(node.output[0], items[_place(walk, node, 1, 0, len(items))])
+
+
+def _insert(walk: Walk, node: onnx.NodeProto) -> None:
+    items = sequence(walk, node.input[0])
+    at = _place(walk, node, 2, len(items), len(items) + 1)
+    walk.sequences[node.output[0]] = (*items[:at], node.input[1], *items[at:])
+
+
+def _erase(walk: Walk, node: onnx.NodeProto) -> None:
+    items = sequence(walk, node.input[0])
+    at = _place(walk, node, 1, -1, len(items))
+    walk.sequences[node.output[0]] = (*items[:at], *items[at + 1 :])
+
+
+def _length(walk: Walk, node: onnx.NodeProto) -> None:
+    constant(walk, node.output[0], np.int64(len(sequence(walk, node.input[0]))))
+
+
+def _split(walk: Walk, node: onnx.NodeProto) -> None:
+    """Pieces of one extent, of given ones, or single places, without their axis if that is not kept."""
+    words, source, result = attributes(node), node.input[0], node.output[0]
+    shape = walk.tensor(source).shape
+    axis = words.get("axis", 0) % len(shape)
+    extent, sizes = shape[axis], [1] * shape[axis]
+    given = node.input[1] if len(node.input) > 1 else ""
+    if given:
+        split = known(walk, given, "split", "its pieces are cut when the model is read")
+        step = int(split.ravel()[0])
+        sizes = [int(size) for size in split] if split.ndim else [step] * (extent // step)
+        if not split.ndim and extent % step:
+            sizes.append(extent % step)
+    parts = tuple(f"{result}/part.{number}" for number in range(len(sizes)))
+    if given or words.get("keepdims", 1):
+        extents = constant(walk, f"{result}/split", np.array(sizes, np.int64))
+        emit(walk, "Split", [source, extents], parts, axis=axis)
+    else:
+        for number, part in enumerate(parts):
+            at = constant(walk, f"{part}/place", np.int64(number))
+            emit(walk, "Gather", [source, at], [part], axis=axis)
+    walk.sequences[result] = parts
+
+
+def _concat(walk: Walk, node: onnx.NodeProto) -> None:
+    words, items = attributes(node), sequence(walk, node.input[0])
+    if words.get("new_axis", 0) or not items:
+        stack(walk, items, words["axis"], node.output[0])
+    else:
+        join(walk, items, words["axis"], node.output[0])
+
+
+HANDLERS: Mapping[str, Callable[[Walk, onnx.NodeProto], None]] = {
+    "SequenceConstruct": _construct,
+    "SequenceEmpty": _construct,
+    "SequenceAt": _at,
+    "SequenceInsert": _insert,
+    "SequenceErase": _erase,
+    "SequenceLength": _length,
+    "SplitToSequence": _split,
+    "ConcatFromSequence": _concat,
+    "Optional": _same,
+    "OptionalGetElement": _same,
+    "OptionalHasElement": _has_element,
+}
+"""By the operator's type."""
+
+
+def handler(walk: Walk, node: onnx.NodeProto) -> Callable[[Walk, onnx.NodeProto], None] | None:
+    """What takes such a node; None if it is another."""
+    if node.domain:
+        return None
+    if node.op_type == "Identity" and node.input[0] in walk.sequences:
+        return _same
+    return HANDLERS.get(node.op_type)
