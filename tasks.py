@@ -64,7 +64,9 @@ MODEL = (
     "a model (.onnx), a torch program (package.module:factory), a listing (.toml) or a name of the "
     "catalogue, several with commas, or 'all'; see `invoke models`"
 )
-DIM = "the size of a dimension that a model leaves open, such as batch=1; may be given several times"
+DIM = (
+    "batch=1: a size that a model leaves open, or the value for good of an input of one integer; repeatable"
+)
 ENGINE = "auto (Docker if it answers, else local), docker, local, or bubblewrap: local in a cage"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 GUARD = (
@@ -442,7 +444,7 @@ def test(c: Context, all: bool = False, only: str = "", match: str = "", require
     help={
         "model": "an ONNX model (.onnx), or a torch program (package.module:factory)",
         "arch": "targets whose kernels, packed weights and arena are told: several with commas, or 'all'",
-        "dim": "the size of a dynamic dimension, as name=size; once for each",
+        "dim": DIM,
         "json": "print it as JSON",
     },
 )

@@ -100,8 +100,8 @@ def _known(array: Array) -> Array:
     return array.view(numpy_type(ElementType.BFLOAT16)) if array.dtype.kind == "V" else array
 
 
-def draw_inputs(network: Network) -> dict[str, Array]:
-    """Numbers from [-1, 1), or small integers, for every input; the same in every run."""
+def draw_inputs(network: Network, least: int = 0) -> dict[str, Array]:
+    """Numbers from [-1, 1), or integers from `least` to 1, for every input; the same in every run."""
     drawn = {}
     for tensor in network.program.tensors:
         if tensor.role is Role.INPUT:
@@ -109,7 +109,7 @@ def draw_inputs(network: Network) -> dict[str, Array]:
             generator = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8], "little")))
             array: Array = generator.uniform(-1.0, 1.0, tensor.shape)
             if not tensor.dtype.floating:
-                array = generator.integers(0, 2, tensor.shape)
+                array = generator.integers(least, 2, tensor.shape)
             drawn[tensor.name] = array.astype(numpy_type(tensor.dtype))
     return drawn
 

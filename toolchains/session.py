@@ -39,7 +39,7 @@ class Session:
     def oracles(self) -> dict[str, Oracle]:
         """What judges each network's whole runs, by its name."""
         pairs = zip(self.models, self.paths, strict=True)
-        return {program_of(model).name: oracle_for(path) for model, path in pairs}
+        return {program_of(model).name: oracle_for(path, self.dims) for model, path in pairs}
 
 
 @contextmanager

@@ -54,11 +54,11 @@ def parse_seconds(flag: str, word: str) -> float:
 
 
 def parse_dims(words: Iterable[str]) -> dict[str, int]:
-    """Sizes of dimensions from words such as batch=1; UsageError where one has no size."""
+    """Sizes of dimensions, or values of inputs, from words such as batch=1; UsageError where one has none."""
     dims = {}
     for word in words:
-        name, _, size = word.partition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
+        name, _, size = word.rpartition("=")
+        if not name or not re.fullmatch(r"-?[0-9]{1,18}", size):
             raise UsageError(f"--dim {word}: give a dimension's name and size, such as batch=1")
         dims[name] = int(size)
     return dims

@@ -26,6 +26,8 @@ MOST_LISTED = 5
 ONNX_DOMAIN = "ai.onnx"
 EQUATION = re.compile(rb"[A-Za-z.,> -]*")
 """Of other signs ONNX's inference never comes to an end (onnx 1.23)."""
+WHOLE = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+"""Types of inputs that can be fixed."""
 LARGE = 1 << 12
 """Elements of a weight that is kept apart; shapes and axes are smaller."""
 
@@ -61,9 +63,24 @@ def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]
         shape = shapes.get(value.name, ())
         if len(value.type.tensor_type.shape.dim) == len(shape) > 0:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if not dim.HasField("dim_value"):
+                if _is_open(dim):
                     found[_dim(value, axis, dim)] = shape[axis]
     return found
+
+
+def fixed_inputs(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, Array]:
+    """Inputs of one whole number that `dims` names, and so gives a value for good."""
+    return {
+        value.name: np.full(
+            [1] * len(value.type.tensor_type.shape.dim),
+            dims[value.name],
+            helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+        )
+        for value in model.graph.input
+        if value.name in dims
+        and value.type.tensor_type.elem_type in WHOLE
+        and all(dim.dim_value == 1 for dim in value.type.tensor_type.shape.dim)
+    }
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -103,7 +120,13 @@ def _readable(path: Path, model: onnx.ModelProto) -> None:
 
 def _dim(value: onnx.ValueInfoProto, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str:
     """What an open dimension is called: by its name, or else by the input's and a number."""
-    return dim.dim_param or f"{value.name}.{axis}"
+    named = re.search(r"\w", dim.dim_param)  # some exporters write ? for every one that they do not know
+    return dim.dim_param if named else f"{value.name}.{axis}"
+
+
+def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    """Whether it has no size; some exporters write -1."""
+    return not dim.HasField("dim_value") or dim.dim_value == -1
 
 
 def name_of(node: onnx.NodeProto) -> str:
@@ -294,8 +317,10 @@ def _bytes(path: Path, tensor: onnx.TensorProto) -> int:
 def _bind(path: Path, model: onnx.ModelProto, dims: Mapping[str, int], held: set[str]) -> None:
     """Give the dynamic dimensions of inputs their sizes; InputError names those that have none.
 
-    `held` are weights, which are no inputs.
+    Inputs of one whole number that `dims` names become constants. `held` are weights, which are no inputs.
     """
+    fixed = fixed_inputs(model, dims)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in fixed.items())
     held = held | {tensor.name for tensor in model.graph.initializer}
     unknown: dict[str, list[onnx.TensorShapeProto.Dimension]] = {}
     for value in model.graph.input:
@@ -307,27 +332,31 @@ def _bind(path: Path, model: onnx.ModelProto, dims: Mapping[str, int], held: set
         flags = " ".join(f"--dim {name}=..." for name in missing[:MOST_LISTED])
         raise InputError(f"{path}: {len(missing)} dimensions of its inputs are dynamic; say {flags}")
     for name, size in dims.items():
-        if name not in unknown:
+        if name not in unknown and name not in fixed:
             raise InputError(f"{path}: no dynamic dimension '{name}'{did_you_mean(name, unknown)}")
-        for dim in unknown[name]:
+        if name in unknown and size < 1:
+            raise InputError(f"{path}: the size {size} of dimension '{name}'; the least is 1")
+        for dim in unknown.get(name, ()):
             dim.dim_value = size
-    _forget(model)
-
-
-def _forget(model: onnx.ModelProto) -> None:
-    """What was said of other tensors with names of dimensions is inferred again."""
     del model.graph.value_info[:]
     for value in model.graph.output:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.HasField("dim_param"):
-                dim.Clear()
+        _forget(value.type.tensor_type, whole=bool(dims))
+
+
+def _forget(output: onnx.TypeProto.Tensor, *, whole: bool) -> None:
+    """An output's shape is inferred again where it is open; some exporters write that of one size alone."""
+    if whole:
+        output.ClearField("shape")
+    for dim in output.shape.dim:
+        if _is_open(dim):
+            dim.Clear()
 
 
 def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.TensorShapeProto.Dimension]]:
     """The dimensions of an input that have no size, and what they are called."""
     found = []
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-        if not dim.HasField("dim_value"):
+        if _is_open(dim):
             found.append((_dim(value, axis, dim), dim))
         elif dim.dim_value < 0:
             raise InputError(f"{path}: input '{value.name}' has the extent {dim.dim_value}")

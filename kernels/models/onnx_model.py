@@ -50,7 +50,8 @@ MOST_ELEMENTS = 1 << 30
 def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     """The Network of an ONNX file, node by node, with all that is constant computed.
 
-    `dims` gives dynamic dimensions their sizes. InputError names the file, and the node.
+    `dims` gives dynamic dimensions their sizes, and inputs of one whole number a value for good.
+    InputError names the file, and the node.
     """
     model, weights = onnx_file.load(path, dims or {})
     producer = f"{model.producer_name} {model.producer_version}".strip()

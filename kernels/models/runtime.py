@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from kernels.errors import InputError, MissingToolError
+from kernels.models.onnx_file import fixed_inputs
 
 OWN_INITIALISERS = 4
 """From this version of the format on, an initialiser need not be an input as well."""
@@ -57,7 +58,7 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    model = _closed(path, also)
+    model = _closed(path, also, dims or {})
     try:
         return runtime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -78,12 +79,14 @@ def intermediates(
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def _closed(path: Path, also: Collection[str]) -> onnx.ModelProto:
-    """The model with no input that has a value, and with more outputs."""
+def _closed(path: Path, also: Collection[str], dims: Mapping[str, int]) -> onnx.ModelProto:
+    """The model with no input that has a value, be it by `dims`, and with more outputs."""
     try:
         model = onnx.load(path)
     except (OSError, DecodeError) as error:
         raise InputError(f"{path}: not a readable ONNX model: {error}") from error
+    fixed = fixed_inputs(model, dims)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in fixed.items())
     values = {each.name for each in model.graph.initializer}
     if values:
         model.ir_version = max(model.ir_version, OWN_INITIALISERS)

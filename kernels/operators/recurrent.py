@@ -213,8 +213,6 @@ def _recurrent(node: Node) -> tuple[Tensor, ...]:
         raise node.refuse("slopes of its functions other than ONNX's own")
     each = len(DEFAULTS[node.op])
     lengths = _lengths(node, steps)
-    if lengths is not None and any(backwards):
-        raise node.refuse("sequences of different lengths backwards")
     results, lasts = [], []
     for number, backward in enumerate(backwards):
         cell = Cell(node, number, functions[number * each : (number + 1) * each])

@@ -3,7 +3,7 @@
 The package's nine are judged twice: by the outputs that it expects, at its own tolerance, of the
 constant weights with which it ships them; and by onnxruntime with random weights in their place, for
 constant ones hide what is laid out wrongly. What passed is kept in `build/networks`, so that
-the long run goes on where it was interrupted.
+the long run goes on where it was interrupted. Networks of other packages are taken as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from kernels.models.oracle import OnnxRuntime, Oracle, oracle_for
 from kernels.program import Network, Role
 from kernels.whole import Reference
-from tests import builders, networks
+from tests import builders, networks, shipped
 from tests.unit.test_onnx import LARGE, SMALL
 from toolchains.batch import build_all
 from toolchains.cache import ROOT
@@ -30,7 +30,7 @@ from toolchains.engines.local import LocalEngine
 from toolchains.making import Options
 from toolchains.pipeline import Built, bring, build
 from toolchains.progress import Progress
-from toolchains.target import Target, all_targets
+from toolchains.target import Target, all_targets, find_target
 
 QUIET = Progress(quiet=True)
 LIGHT = (*SMALL, *LARGE)
@@ -98,6 +98,31 @@ def test_a_real_network_runs_whole_on_every_target(
     onnx.save(builders.mobilenet_v3(96), path)
     sampled = msgspec.structs.replace(options, checks="sample")
     built = build(brought(path), target, sampled, QUIET, oracle_for(path))
+    assert_right(built, "onnxruntime")
+
+
+TARGETS = sorted(all_targets())
+EACH_ON_ONE = {
+    name: "riscv64" if name == "silero_vad" else TARGETS[number % len(TARGETS)]
+    for number, name in enumerate(shipped.MODELS)
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("silero_vad", "silero_vad_8k")
+        else pytest.param(name, marks=pytest.mark.everything)
+        for name in shipped.MODELS
+    ],
+)
+def test_a_shipped_network_runs_whole_each_on_one_target(name: str, options: Options) -> None:
+    path, dims = shipped.need(name)
+    sampled = msgspec.structs.replace(options, checks="sample")
+    network = bring(path, dims)
+    assert isinstance(network, Network)
+    built = build(network, find_target(EACH_ON_ONE[name]), sampled, QUIET, oracle_for(path, dims))
     assert_right(built, "onnxruntime")
 
 

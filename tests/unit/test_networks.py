@@ -13,7 +13,9 @@ from onnx import helper
 
 from kernels import graph
 from kernels.errors import InputError
-from kernels.program import Network
+from kernels.models.oracle import OnnxRuntime
+from kernels.models.runtime import open_session
+from kernels.program import Network, Role
 from tests import builders, networks
 from tests.unit.test_graph import assert_sound, groups, kinds
 from tests.unit.test_onnx import read
@@ -87,6 +89,67 @@ def test_dynamic_dimensions_are_named_with_the_flag(tmp_path: Path) -> None:
         read(path)
     with pytest.raises(InputError, match="no dynamic dimension 'sequense'; did you mean 'sequence'"):
         read(path, batch=1, sequence=2, sequense=3)
+
+
+def without_names(sizes: list[int | str | None]) -> onnx.ModelProto:
+    """A model whose input has these dimensions, and whose output is what one size of them would make."""
+    model = networks.model([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, 3, 8, 8)}, ["y"])
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, sizes, strict=True):
+        dim.Clear()
+        if isinstance(size, str):
+            dim.dim_param = size
+        elif size is not None:
+            dim.dim_value = size
+    return model
+
+
+@pytest.mark.parametrize(
+    "sizes", [[-1, 3, -1, -1], [-1, 3, "?", "?"], [None, 3, None, None], ["N", 3, "?", "?"]]
+)
+def test_dimensions_without_a_name_are_called_by_their_input(
+    sizes: list[int | str | None], tmp_path: Path
+) -> None:
+    """Of PaddlePaddle's exporter some are -1, and some all have the name ?."""
+    path = tmp_path / "m.onnx"
+    onnx.save(without_names(sizes), path)
+    first = "N" if sizes[0] == "N" else "x.0"
+    with pytest.raises(InputError, match=rf"say --dim {first}=\.\.\. --dim x.2=\.\.\. --dim x.3=\.\.\."):
+        read(path)
+    network = read(path, **{first: 2, "x.2": 5, "x.3": 7})
+    assert [tensor.shape for tensor in network.program.tensors] == [(2, 3, 5, 7)] * 3
+    with pytest.raises(InputError, match=r"the size 0 of dimension 'x.2'; the least is 1"):
+        read(path, **{first: 2, "x.2": 0, "x.3": 7})
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_an_input_of_one_integer_can_be_given_its_value_for_good(rate: int, tmp_path: Path) -> None:
+    """As in speech detectors, whose branches are of one rate each."""
+    branches = {}
+    for key, op in (("then_branch", "Relu"), ("else_branch", "Neg")):
+        made = helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, (2, 3))
+        branches[key] = helper.make_graph([helper.make_node(op, ["x"], ["t"])], key, [], [made])
+    nodes = [
+        helper.make_node("Equal", ["rate", "high"], ["is_high"]),
+        helper.make_node("If", ["is_high"], ["y"], name="choice", **branches),
+    ]
+    types = {"rate": onnx.TensorProto.INT64}
+    constants = {"high": np.array(16000)}
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model(nodes, {"x": (2, 3), "rate": ()}, ["y"], constants, types=types), path)
+    with pytest.raises(
+        InputError, match=r"node 'choice' \(If\): its condition \('is_high'\) must be constant"
+    ):
+        read(path)
+    with pytest.raises(InputError, match="no dynamic dimension 'x'"):
+        read(path, x=1)
+    network = read(path, rate=rate)
+    assert [tensor.name for tensor in network.program.tensors if tensor.role is Role.INPUT] == ["x"]
+    reference = OnnxRuntime(path, {"rate": rate}).ask(network)
+    assert reference.source.startswith("onnxruntime")
+    networks.assert_same(networks.run(network, reference.inputs), reference.outputs)
+    ours, theirs = open_session(path, {"rate": rate}), open_session(path)
+    assert [len(each.get_inputs()) for each in (ours, theirs)] == [1, 2]
 
 
 ALMOST = [

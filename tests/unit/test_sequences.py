@@ -66,14 +66,20 @@ def test_cells_are_onnxruntimes(tmp_path: Path, op: str, attributes: dict[str, A
     judge(tmp_path, networks.model([node], inputs, outputs, constants))
 
 
-def test_sequences_end_where_they_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_sequences_end_where_they_end(op: str, direction: str, tmp_path: Path) -> None:
+    """Backwards too, where each begins at its own end."""
+    directions, gates = 1 + (direction == "bidirectional"), {"LSTM": 4, "GRU": 3}[op]
     constants = {
-        "w": networks.weights("w", (1, 16, 6)),
-        "r": networks.weights("r", (1, 16, 4)),
+        "w": networks.weights("w", (directions, gates * 4, 6)),
+        "r": networks.weights("r", (directions, gates * 4, 4)),
         "lengths": np.array([5, 2, 1], np.int32),
     }
-    node = helper.make_node("LSTM", ["x", "w", "r", "", "lengths"], ["y", "y_h", "y_c"], hidden_size=4)
-    judge(tmp_path, networks.model([node], {"x": (5, 3, 6)}, ["y", "y_h", "y_c"], constants))
+    outputs = ["y", "y_h", "y_c"][: 2 + (op == "LSTM")]
+    words = {"hidden_size": 4, "direction": direction}
+    node = helper.make_node(op, ["x", "w", "r", "", "lengths"], outputs, **words)
+    judge(tmp_path, networks.model([node], {"x": (5, 3, 6)}, outputs, constants))
 
 
 def judge(folder: Path, model: Any) -> None:

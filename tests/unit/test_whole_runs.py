@@ -143,7 +143,7 @@ def test_counts_and_times_are_read() -> None:
 
 
 def test_dimensions_are_read() -> None:
-    assert parse_dims(["batch=1", "seq=128"]) == {"batch": 1, "seq": 128}
-    for word in ("batch", "batch=", "=1", "batch=0", "batch=x"):
+    assert parse_dims(["batch=1", "seq=128", "x=y=-3"]) == {"batch": 1, "seq": 128, "x=y": -3}
+    for word in ("batch", "batch=", "=1", "batch=1.5", "batch=x", "batch=--1"):
         with pytest.raises(UsageError, match="give a dimension's name and size"):
             parse_dims([word])
