@@ -54,7 +54,7 @@ def parse_seconds(flag: str, word: str) -> float:
 
 
 def parse_dims(words: Iterable[str]) -> dict[str, int]:
-    """Sizes of dimensions, or values of inputs, from words such as batch=1; UsageError where one has none."""
+    """Sizes of dimensions and values of inputs, by words such as batch=1; UsageError where one has none."""
     dims = {}
     for word in words:
         name, _, size = word.rpartition("=")
