@@ -20,6 +20,14 @@ from kernels.program import Attribute, ElementType, Network, Operator, Role
 
 TOLERANCE = 1e-6
 """Relative, of a constant in a pattern: exporters round them to float32."""
+MOST_ALIKE = 1 << 14
+"""Elements of a constant that may be one number for all channels."""
+MOST_FACTORS = 4
+
+
+def near(found: float, wanted: float) -> bool:
+    """Whether a number is the one of a pattern."""
+    return abs(found - wanted) <= TOLERANCE * abs(wanted)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,15 @@ class Patterns:
         return maker if maker is not None and maker.kind == kind else None
 
     def number(self, name: str) -> float | None:
-        """The value of a constant of one element."""
+        """The value of a constant of one element, or of some that are all the same."""
         value = self.network.constants.get(name)
-        return float(value.ravel()[0]) if value is not None and value.size == 1 else None
+        if value is None or not 0 < value.size <= MOST_ALIKE or (value != value.flat[0]).any():
+            return None
+        return float(value.flat[0])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return self.network.program.tensor(name).shape
 
     def with_number(self, operator: Operator | None, kind: str, value: float) -> str | None:
         """The other operand of an operator, if it is of that kind and has that number as one of its two.
@@ -62,7 +76,11 @@ class Patterns:
         first, second = operator.inputs
         for given, other in ((second, first), (first, second)):
             found = self.number(given)
-            if found is not None and abs(found - value) <= TOLERANCE * abs(value):
+            if (
+                found is not None
+                and near(found, value)
+                and self.shape(other) == self.shape(operator.outputs[0])
+            ):
                 return other
             if kind in ("sub", "div"):
                 break
@@ -157,7 +175,7 @@ def gated(patterns: Patterns, operator: Operator) -> Match | None:
 
 
 def gelu(patterns: Patterns, operator: Operator) -> Match | None:
-    """X (1 + erf(x / sqrt 2)) / 2, halved before, between or last."""
+    """X (1 + erf(x / sqrt 2)) / 2, halved before, between or last; or with tanh in the place of erf."""
     name, halved = operator.outputs[0], False
     whole = patterns.scaled(name, 0.5)
     if whole is not None:
@@ -179,7 +197,47 @@ def gelu(patterns: Patterns, operator: Operator) -> Match | None:
         erf = None if inner is None else patterns.made_by(inner, "erf")
         if erf is not None and patterns.scaled(erf.inputs[0], float(np.sqrt(0.5))) == x:
             return _function("gelu", x, operator)
+        tanh = None if inner is None else patterns.made_by(inner, "tanh")
+        if tanh is not None and _is_cubic(patterns, tanh.inputs[0], x):
+            return _function("gelu_tanh", x, operator)
     return None
+
+
+def _is_cubic(patterns: Patterns, name: str, x: str) -> bool:
+    """Whether a tensor is sqrt(2 / pi) (x + 0.044715 x^3), in any order and grouping of its factors."""
+    factor, names = _monomial(patterns, name, x)
+    others = [each for each in names if each != x]
+    total = patterns.made_by(others[0], "add") if len(others) == 1 else None
+    if total is None or not near(factor, float(np.sqrt(2 / np.pi))):
+        return False
+    power = len(names) - 1  # of x outside the sum
+    low, high = sorted(
+        (_monomial(patterns, each, x) for each in total.inputs), key=lambda term: len(term[1])
+    )
+    same = low[1] == (x,) * (1 - power) and high[1] == (x,) * (3 - power)
+    return same and near(low[0], 1.0) and near(high[0], CUBIC)
+
+
+CUBIC = 0.044715
+"""Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2."""
+
+
+def _monomial(patterns: Patterns, name: str, x: str) -> tuple[float, tuple[str, ...]]:
+    """A tensor as a number times a product of tensors, x among them, as far as products go."""
+    value = patterns.number(name)
+    if value is not None:
+        return value, ()
+    maker = None if name == x else patterns.readers.maker(name)
+    if maker is None or maker.kind not in ("mul", "div", "pow"):
+        return 1.0, (name,)
+    (first, left), (second, right) = (_monomial(patterns, each, x) for each in maker.inputs)
+    if maker.kind == "mul" and len(left) + len(right) <= MOST_FACTORS:
+        return first * second, tuple(sorted((*left, *right)))
+    if maker.kind == "div" and not right and second:
+        return first / second, left
+    if maker.kind == "pow" and not right and second in (2.0, 3.0):
+        return first**second, tuple(sorted(left * int(second)))
+    return 1.0, (name,)
 
 
 def layer_norm(patterns: Patterns, operator: Operator) -> Match | None:

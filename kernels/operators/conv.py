@@ -24,7 +24,7 @@ from kernels.operators.base import (
     Shapes,
     positive,
 )
-from kernels.operators.node import Node, channels_first, channels_last, optional, real
+from kernels.operators.node import Node, channels_first, channels_last, optional, real, reshaped
 from kernels.operators.window import (
     LAYOUTS,
     Image,
@@ -425,14 +425,44 @@ def convolved(node: Node, x: Tensor, w: Tensor, *, exact: bool = False) -> Tenso
     if tuple(node.attribute("kernel_shape", kernel)) != kernel:
         raise node.refuse(f"kernel_shape is not that of the weights, {list(w.shape)}")
     image, window = _padded(node, channels_last(node, x), imported(node, x.shape[2:], kernel))
+    filters = channels_last(node, w)
+    depthwise = rank <= 2 and 1 < groups == x.shape[1] == w.shape[0]  # noqa: PLR2004 - the family's images
+    lying = _lying(image.shape, window, depthwise=depthwise)
+    if lying is not None:
+        window = lying
+        image, filters = (
+            reshaped(node, each, (each.shape[0], 1, each.shape[1], each.shape[-1]))
+            for each in (image, filters)
+        )
     attributes: dict[str, Any] = msgspec.to_builtins(window)
     kind = f"exact_conv{rank}d" if exact else f"conv{rank}d"
-    if rank == 2 and 1 < groups == x.shape[1] == w.shape[0]:  # noqa: PLR2004 - the family's images
+    if depthwise:
         kind = "depthwise_conv2d"
     else:
         attributes |= {"filters": w.shape[0], "groups": groups}
     weights = ("w",) if node.is_constant(w) else ()
-    return node.call(kind, {"x": image, "w": channels_last(node, w)}, attributes, weights=weights)
+    y = node.call(kind, {"x": image, "w": filters}, attributes, weights=weights)
+    if lying is None:
+        return y
+    return reshaped(node, y, (y.shape[0], y.shape[2], *[1] * (rank - 1), y.shape[3]))
+
+
+def _lying(image: Shape, window: WindowAttributes, *, depthwise: bool) -> WindowAttributes | None:
+    """The window over one row of pixels, where the image is one column, or a sequence of separate channels.
+
+    Register tiles lie along rows. None where the image is something else.
+    """
+    rank = len(window.kernel)
+    column = rank == 2 and image[1] > 1 == image[2] == window.kernel[1] and not any(window.padding[1::2])  # noqa: PLR2004
+    if not column and not (rank == 1 and depthwise):
+        return None
+    before, after = (window.padding[0], window.padding[rank]) if window.padding else (0, 0)
+    return WindowAttributes(
+        kernel=(1, window.kernel[0]),
+        stride=(1, window.stride[0]),
+        padding=(0, before, 0, after),
+        dilation=(1, window.dilation[0]),
+    )
 
 
 def _padded(node: Node, x: Tensor, window: WindowAttributes) -> tuple[Tensor, WindowAttributes]:

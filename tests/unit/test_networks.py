@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -152,19 +153,35 @@ def test_an_input_of_one_integer_can_be_given_its_value_for_good(rate: int, tmp_
     assert [len(each.get_inputs()) for each in (ours, theirs)] == [1, 2]
 
 
+BELL = ["Mul 0.7978845608", "Tanh", "Add 1", "Mul x", "Mul 0.5"]
+WHOLE = [
+    ("gelu_tanh", ["Mul x", "Mul x", "Mul 0.044715", "Add x", *BELL]),
+    ("gelu_tanh", ["Mul x", "Mul 0.044715", "Add 1", "Mul x", *BELL]),
+    ("gelu_tanh", ["Pow 3", "Mul 0.044715", "Add x", *BELL]),
+    (
+        "gelu_tanh",
+        ["Mul x", "Mul 0.044715", "Mul x", "Add x", "Div 1.2533141373", "Tanh", "Add 1", "Mul x", "Div 2"],
+    ),
+    ("mish", ["Softplus", "Tanh", "Mul x"]),
+]
 ALMOST = [
     # Each is a pattern but for one number, or for somebody else who needs a part.
     ("gelu", ["Div 1.5", "Erf", "Add 1", "Mul x", "Mul 0.5"]),
     ("gelu", ["Div 1.4142135", "Erf", "Add 2", "Mul x", "Mul 0.5"]),
     ("gelu", ["Div 1.4142135", "Erf", "Add 1", "Mul x", "Mul 0.25"]),
+    ("gelu_tanh", ["Mul x", "Mul x", "Mul 0.05", "Add x", *BELL]),
+    ("gelu_tanh", ["Mul x", "Mul 0.044715", "Add x", *BELL]),
+    ("gelu_tanh", ["Mul x", "Mul 0.044715", "Add 2", "Mul x", *BELL]),
+    ("gelu_tanh", ["Pow 3", "Mul 0.044715", "Add x", "Mul 0.8", *BELL[1:]]),
+    ("mish", ["Softplus", "Sigmoid", "Mul x"]),
     ("hard_swish", ["Add 3", "Clip 0 5", "Mul x", "Div 6"]),
     ("hard_swish", ["Add 2", "Clip 0 6", "Mul x", "Div 6"]),
     ("hard_sigmoid", ["Add 3", "Clip 0 6", "Div 5"]),
 ]
 
 
-@pytest.mark.parametrize(("kind", "steps"), ALMOST)
-def test_what_is_almost_a_pattern_is_none(kind: str, steps: list[str], tmp_path: Path) -> None:
+def chained(steps: list[str], folder: Path) -> Network:
+    """A model of operators one after the other, right after all passes; operands are x, or numbers."""
     nodes, constants, name = [], {}, "x"
     for number, step in enumerate(steps):
         op, *operands = step.split()
@@ -175,9 +192,77 @@ def test_what_is_almost_a_pattern_is_none(kind: str, steps: list[str], tmp_path:
                 constants[inputs[-1]] = np.float32(operand)
         name = f"t{number}"
         nodes.append(helper.make_node(op, inputs, [name]))
-    path = tmp_path / "m.onnx"
+    path = folder / "m.onnx"
     onnx.save(networks.model(nodes, {"x": (3, 5)}, [name], constants), path)
     network = graph.optimise(read(path))
-    assert kinds(network)[kind] == 0
     inputs_ = networks.inputs_of(network)
     networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+    return network
+
+
+@pytest.mark.parametrize(("kind", "steps"), WHOLE)
+def test_a_function_is_found_however_its_factors_are_grouped(
+    kind: str, steps: list[str], tmp_path: Path
+) -> None:
+    assert kinds(chained(steps, tmp_path)) == {kind: 1}
+
+
+@pytest.mark.parametrize(("kind", "steps"), ALMOST)
+def test_what_is_almost_a_pattern_is_none(kind: str, steps: list[str], tmp_path: Path) -> None:
+    assert kinds(chained(steps, tmp_path))[kind] == 0
+
+
+def test_bends_join_the_convolution_before_them(tmp_path: Path) -> None:
+    """With slopes for each channel, for all, or for each pixel, which come after it."""
+    slopes = {"a": (8, 1, 1), "b": (1,), "c": (8, 9, 10)}
+    nodes, name = [], "x"
+    for number, slope in enumerate(slopes):
+        nodes.append(helper.make_node("Conv", [name, "w"], [f"v{number}"], pads=[1] * 4))
+        nodes.append(helper.make_node("PRelu", [f"v{number}", slope], [f"t{number}"]))
+        name = f"t{number}"
+    nodes.append(helper.make_node("Conv", [name, "w"], ["v"], pads=[1] * 4))
+    nodes.append(helper.make_node("LeakyRelu", ["v"], ["y"], alpha=0.2))
+    constants = {key: networks.weights(f"slope {key}", shape) for key, shape in slopes.items()}
+    constants["w"] = networks.weights("w", (8, 8, 3, 3))
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model(nodes, {"x": (1, 8, 9, 10)}, ["y"], constants, opset=11), path)
+    network = graph.optimise(read(path))
+    assert kernels(network) == {
+        "conv2d+prelu": 2,
+        "conv2d": 1,
+        "prelu": 1,
+        "conv2d+leaky_relu": 1,
+        "transpose": 1,
+    }
+    inputs_ = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+
+
+@pytest.mark.parametrize(
+    ("image", "weights", "words"),
+    [
+        ((2, 6, 11, 1), (4, 6, 3, 1), {"pads": [1, 0, 2, 0], "strides": [2, 1]}),
+        ((2, 6, 11, 1), (6, 1, 3, 1), {"group": 6, "dilations": [2, 1]}),
+        ((2, 6, 11), (6, 1, 4), {"group": 6, "strides": [3], "auto_pad": "SAME_UPPER"}),
+        ((2, 6, 11, 1), (4, 3, 3, 1), {"group": 2}),
+        ((2, 6, 11, 1), (4, 6, 3, 3), {"pads": [0, 1, 0, 1]}),
+        ((2, 6, 3, 1), (4, 6, 3, 1), {"pads": [4, 0, 4, 0]}),
+    ],
+)
+def test_columns_of_pixels_and_channels_alone_are_rows(
+    image: tuple[int, ...], weights: tuple[int, ...], words: dict[str, Any], tmp_path: Path
+) -> None:
+    """What exporters make of convolutions over sequences; and what follows is still fused."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["v"], **words),
+        helper.make_node("Relu", ["v"], ["y"]),
+    ]
+    constants = {"w": networks.weights("w", weights), "b": networks.weights("b", weights[:1])}
+    path = tmp_path / "m.onnx"
+    onnx.save(networks.model(nodes, {"x": image}, ["y"], constants), path)
+    network = graph.optimise(read(path))
+    inputs_ = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+    (kernel,) = (each.attributes["kernel"] for each in network.program.operators if "conv" in each.kind)
+    assert kernel == ((3, 3) if weights[2:] == (3, 3) else (1, weights[2]))
+    assert [each for each in kernels(network) if each.endswith("conv2d+add+relu")]
