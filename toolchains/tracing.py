@@ -23,6 +23,7 @@ from kernels.elements import from_bytes
 from kernels.errors import CheckFailedError, CheckSkippedError, InputError, UsageError
 from kernels.graph.storage import store
 from kernels.models import runtime
+from kernels.models.oracle import oracle_for
 from kernels.plan import Call, Kernel, Plan
 from kernels.program import Model, Network
 from toolchains.disassembly import functions
@@ -114,26 +115,26 @@ def trace(
     known = {tensor.name for tensor in network.program.tensors}
     if plan.network is None or any(not known.issuperset(call.tensors) for call in plan.network.calls):
         raise InputError(f"{name} for {target.name} was built from another model; run `invoke build`")
-    inputs = whole.draw_inputs(network)
-    theirs = runtime.intermediates(path, dims, inputs, known)
+    asked = oracle_for(path, dims).ask(network)
+    theirs = runtime.intermediates(path, dims, asked.inputs, known)
     options.engine.prepare(target, progress.detail)
     with scratch(options.build, f"trace-{name}-{target.name}") as folder:
         for each in (RUNNER, COUNTER):
             shutil.copy(place / each, folder / each)
         tracer = _Tracer(plan, target, options, folder)
-        return _trace(network, plan, inputs, theirs, tracer, progress)
+        return _trace(network, plan, asked, theirs, tracer, progress)
 
 
 def _trace(
     network: Network,
     plan: Plan,
-    inputs: Mapping[str, Array],
+    asked: whole.Reference,
     theirs: Mapping[str, Array],
     tracer: _Tracer,
     progress: Progress,
 ) -> Trace:
     owner = store(network.program).owner
-    values: dict[str, Array] = {**network.constants, **inputs}
+    values: dict[str, Array] = {**network.constants, **asked.inputs}
     kernels = {kernel.name: kernel for kernel in plan.kernels}
     calls = plan.network.calls if plan.network else ()
     compared = 0
@@ -156,7 +157,7 @@ def _trace(
             if expected is None or expected.size != made.size:
                 continue
             compared += 1
-            error, bound = difference(values[owner[result]], expected)
+            error, bound = difference(values[owner[result]], expected, asked.normwise)
             if not error <= bound:
                 verdict = check.judge(kernel, arrays, raw, tracer.target)
                 found = Difference(
@@ -178,13 +179,13 @@ def _trace(
     )
 
 
-def difference(found: Array, expected: Array) -> tuple[float, float]:
+def difference(found: Array, expected: Array, normwise: float = whole.NORMWISE) -> tuple[float, float]:
     """The largest error, and its bound for a whole network, in the order of axes that fits best.
 
     Inside a network a tensor lies in memory as suits its kernels, under the model's own name.
     """
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0) if expected.size else 0
-    bound = whole.NORMWISE * float(largest) if expected.dtype.kind == "f" else 0.0
+    bound = normwise * float(largest) if expected.dtype.kind == "f" else 0.0
     flat = found.ravel().astype(np.float64)
     best = float("inf")
     squeezed = [extent for extent in found.shape if extent > 1]

@@ -16,6 +16,7 @@ from kernels import whole
 from kernels.codegen.driver import weights_file
 from kernels.errors import CheckFailedError, EngineError, UsageError
 from kernels.graph.planning import grouped
+from kernels.models.oracle import oracle_for
 from kernels.plan import Plan
 from kernels.program import Model, Network
 from toolchains.bench import results
@@ -54,7 +55,8 @@ def race_model(
         place = Path(folder)
         make(plan, target, options, place, progress, network)
         inputs = place / "inputs.npz"
-        whole.save(whole.Reference(source="", inputs=whole.draw_inputs(network), outputs={}), inputs)
+        asked = oracle_for(path, dims).ask(network)
+        whole.save(msgspec.structs.replace(asked, outputs={}), inputs)
         request = RaceRequest(
             target=target,
             plan=plan,

@@ -178,11 +178,12 @@ def race(request: RaceRequest) -> Raced:
     network = request.plan.network
     if network is None:
         raise InputError(f"{request.plan.library} is no network")
-    given = whole.load(Path(request.inputs)).inputs
+    asked = whole.load(Path(request.inputs))
+    given = asked.inputs
     session = runtime.open_session(Path(request.model), request.dims)
     names = [each.name for each in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, given), strict=True))
-    reference = Reference(source=runtime.name(), inputs=given, outputs=outputs)
+    reference = msgspec.structs.replace(asked, source=runtime.name(), outputs=outputs)
     ours = Ours(request, network, reference)
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(request.target, Path(folder))
