@@ -81,6 +81,14 @@ class Sketch:
         )
         return result
 
+    def part(self, name: str, value: str, *bounds: tuple[int, int]) -> str:
+        """From a beginning to an end along each axis."""
+        starts, ends = zip(*bounds, strict=True)
+        shape = self.tensors[value].shape
+        return self.operator(
+            name, "slice", {"x": value}, inputs={"x": shape}, attributes={"starts": starts, "ends": ends}
+        )
+
     def convolution(self, name: str, x: str, filters: int, *then: str, residual: str = "") -> str:
         """A 3 x 3 convolution that keeps the size, with a bias and what is fused behind it."""
         shape = self.tensors[x].shape

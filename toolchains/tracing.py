@@ -24,7 +24,7 @@ from kernels.errors import CheckFailedError, CheckSkippedError, InputError, Usag
 from kernels.graph.storage import store
 from kernels.models import runtime
 from kernels.models.oracle import oracle_for
-from kernels.plan import Call, Kernel, Plan
+from kernels.plan import Call, Kernel, Operand, Plan
 from kernels.program import Model, Network
 from toolchains.disassembly import functions
 from toolchains.emulate import COUNTER, JOBS, RUNNER, EmulateRequest, Ended, Run
@@ -133,7 +133,8 @@ def _trace(
     tracer: _Tracer,
     progress: Progress,
 ) -> Trace:
-    owner = store(network.program).owner
+    storage = store(network.program)
+    owner = storage.owner
     values: dict[str, Array] = {**network.constants, **asked.inputs}
     kernels = {kernel.name: kernel for kernel in plan.kernels}
     calls = plan.network.calls if plan.network else ()
@@ -144,7 +145,7 @@ def _trace(
             kernel = kernels[call.kernel]
             pairs = list(zip(call.tensors, kernel.operands, strict=True))
             arrays = {
-                operand.name: values[owner[tensor]].reshape(operand.shape)
+                operand.name: _part(values[owner[tensor]], storage.offsets.get(tensor, 0), operand)
                 for tensor, operand in pairs
                 if operand.role != "output"
             }
@@ -177,6 +178,12 @@ def _trace(
         compared=compared,
         difference=found,
     )
+
+
+def _part(memory: Array, offset: int, operand: Operand) -> Array:
+    """What an operand is of the memory that it lies in, `offset` bytes from its beginning."""
+    first = offset // operand.dtype.bytes
+    return memory.ravel()[first : first + operand.elements].reshape(operand.shape)
 
 
 def difference(found: Array, expected: Array, normwise: float = whole.NORMWISE) -> tuple[float, float]:

@@ -178,7 +178,8 @@ def _pointer(name: str, place: Place, weights: str, bits: int) -> Iterator[str]:
     """The pointer `name` to a place: in a block of memory, or from one of the structures."""
     if place.home in ("input", "output"):
         yield f"  {name}.at = getelementptr inbounds ptr, ptr %{place.home}s, i{bits} {place.number}"
-        yield f"  {name} = load ptr, ptr {name}.at"
+        yield f"  {name}.whole = load ptr, ptr {name}.at"
+        yield f"  {name} = getelementptr inbounds i8, ptr {name}.whole, i{bits} {place.offset}"
     else:
         base = weights if place.home == "weights" else "%arena"
         yield f"  {name} = getelementptr inbounds i8, ptr {base}, i{bits} {place.offset}"

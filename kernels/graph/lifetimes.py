@@ -57,13 +57,14 @@ def blocks_of(
 
 
 def _overwritten(storage: Storage, call: Pending) -> str:
-    """The owner of the input that the output may overwrite; empty if there is none."""
+    """The owner of the input that the output may overwrite, which is all of it; empty if there is none."""
     name = call.kernel.in_place
     if not name:
         return ""
     owners = [storage.owner[tensor] for tensor in call.tensors]
-    given = owners[[operand.name for operand in call.kernel.operands].index(name)]
-    return given if owners.count(given) == 1 else ""
+    number = [operand.name for operand in call.kernel.operands].index(name)
+    given = owners[number]
+    return given if owners.count(given) == 1 and call.tensors[number] not in storage.offsets else ""
 
 
 def scratch_name(number: int) -> str:

@@ -65,7 +65,10 @@ def plan_network(
         owner = storage.owner[tensor]
         if owner in storage.constants:
             return Place(home="weights", offset=offsets[owner, kernel, operand])
-        return storage.fixed.get(owner) or Place(home="arena", offset=arrangement.offsets[shared[owner]])
+        within = storage.offsets.get(tensor, 0)
+        if owner in storage.fixed:
+            return msgspec.structs.replace(storage.fixed[owner], offset=within)
+        return Place(home="arena", offset=arrangement.offsets[shared[owner]] + within)
 
     calls = tuple(
         Call(

@@ -101,7 +101,7 @@ def networks(draw: st.DrawFn) -> Network:
     values = [s.input("x0", 4, 6), s.input("x1", 4, 6), s.constant("k", 4, 6)]
     constants = 0
     for number in range(draw(st.integers(1, 14))):
-        kind = draw(st.sampled_from(["relu", "add", "concat", "flat", "gemm", "transpose"]))
+        kind = draw(st.sampled_from(["relu", "add", "concat", "flat", "gemm", "transpose", "rows", "tall"]))
         a = draw(st.sampled_from(values))
         b = draw(st.sampled_from(values))
         name = f"{kind} {number}"
@@ -117,6 +117,21 @@ def networks(draw: st.DrawFn) -> Network:
             values.append(
                 s.operator(f"{name}s", "slice", {"x": both}, inputs={"x": [4, 12]}, attributes=ends)
             )
+        elif kind == "rows":
+            first = draw(st.integers(0, 2))
+            part = s.part(name, a, (first, first + 2), (0, 6))
+            cell = s.part(f"{name}c", part, (1, 2), (2, 5))
+            row = s.operator(f"{name}j", "concat", {"x0": cell, "x1": cell}, inputs=[[1, 3]] * 2)
+            rest = s.part(f"{name}r", b, (0, 1), (0, 6))
+            parts = {"x0": part, "x1": row, "x2": rest}
+            shapes = [[2, 6], [1, 6], [1, 6]]
+            values.append(s.operator(f"{name}a", "concat", parts, inputs=shapes, attributes={"axis": 0}))
+        elif kind == "tall":
+            both = s.operator(
+                name, "concat", {"x0": a, "x1": b}, inputs=[[4, 6]] * 2, attributes={"axis": 0}
+            )
+            first = draw(st.integers(0, 4))
+            values.append(s.part(f"{name}p", both, (first, first + 4), (0, 6)))
         elif kind == "transpose":
             turned = s.operator(
                 name, "transpose", {"x": a}, inputs={"x": [4, 6]}, attributes={"permute": [1, 0]}
@@ -150,6 +165,46 @@ def test_an_output_is_written_where_it_belongs_through_a_reshape() -> None:
     assert plan.network is not None
     assert plan.network.arena_bytes == 0
     assert [call.places[-1].home for call in plan.network.calls] == ["output"]
+
+
+def test_parts_whose_elements_lie_together_stay_where_they_are() -> None:
+    """Rows of an input and of a result, and a piece of a row; but not a part of each row."""
+    s = Sketch("t")
+    x = s.input("x", 40, 64)
+    y = s.operator("relu", "relu", {"x": x}, inputs={"x": [40, 64]})
+    row = s.part("row", y, (3, 4), (0, 64))
+    piece = s.part("piece", row, (0, 1), (8, 16))
+    own = s.part("own", x, (5, 6), (16, 24))
+    added = s.operator("add", "add", {"a": piece, "b": own}, inputs={"a": [1, 8], "b": [1, 8]})
+    columns = s.part("columns", y, (0, 40), (2, 10))
+    total = s.operator("total", "add", {"a": columns, "b": added}, inputs={"a": [40, 8], "b": [1, 8]})
+    late = s.part("late", y, (7, 8), (0, 8))
+    flat = s.reshape("flat", s.part("first", s.input("z", 2, 4), (1, 2), (0, 4)), 4)
+    last = s.operator("last", "add", {"a": total, "b": late}, inputs={"a": [40, 8], "b": [1, 8]})
+    plan = agrees(s.network(y=last, f=flat))
+    assert plan.network is not None
+    assert [call.kernel for call in plan.network.calls] == [
+        "relu",
+        "add",
+        "columns",
+        "total",
+        "late",
+        "flat",
+        "total",
+    ]
+    (add,) = (call for call in plan.network.calls if call.kernel == "add")
+    assert add.places[1] == Place(home="input", number=0, offset=4 * (5 * 64 + 16))
+    assert add.places[0].offset % 64 == 4 * 8
+
+
+def test_what_is_left_of_a_tensor_is_not_overwritten() -> None:
+    """A function of its last row could be in place there; but not where the whole is due again."""
+    s = Sketch("t")
+    y = s.operator("relu", "relu", {"x": s.input("x", 4, 6)}, inputs={"x": [4, 6]})
+    row = s.part("row", y, (3, 4), (0, 6))
+    z = s.operator("twice", "add", {"a": row, "b": row}, inputs={"a": [1, 6], "b": [1, 6]})
+    w = s.operator("other", "negative", {"x": row}, inputs={"x": [1, 6]})
+    agrees(s.network(a=s.operator("sum", "add", {"a": y, "b": z}, inputs={"a": [4, 6], "b": [1, 6]}), b=w))
 
 
 def test_equal_constants_are_stored_once() -> None:
