@@ -42,7 +42,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of a network and what it ought to make of them, by the model's names.
 
     `source` says who computed that. An error may be `normwise` of the largest magnitude of its
-    output, and `relative` of its element's.
+    output, or what `looser` has for it by name, and `relative` of its element's.
     """
 
     source: str
@@ -50,6 +50,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Array]
     normwise: float = NORMWISE
     relative: float = 0.0
+    looser: dict[str, float] = {}
 
 
 def digest(reference: Reference) -> str:
@@ -60,6 +61,7 @@ def digest(reference: Reference) -> str:
             total.update(f"{kind} {name} {array.dtype} {array.shape}\0".encode())
             total.update(np.ascontiguousarray(array).data)
     total.update(f"{reference.source} {reference.normwise} {reference.relative}".encode())
+    total.update(msgspec.json.encode(reference.looser))
     return total.hexdigest()
 
 
@@ -67,6 +69,8 @@ def save(reference: Reference, path: Path) -> None:
     """Keep a reference in a file, so that a check can be made again."""
     arrays: dict[str, Array] = {"source": np.array(reference.source)}
     arrays["tolerances"] = np.array([reference.normwise, reference.relative])
+    arrays["looser.names"] = np.array(list(reference.looser), dtype=np.str_)
+    arrays["looser"] = np.array(list(reference.looser.values()), dtype=np.float64)
     for kind, named in (("in", reference.inputs), ("out", reference.outputs)):
         arrays[f"{kind}.names"] = np.array(list(named))
         arrays |= {f"{kind}.{number}": array for number, array in enumerate(named.values())}
@@ -90,6 +94,9 @@ def load(path: Path) -> Reference:
             outputs=named("out"),
             normwise=normwise,
             relative=relative,
+            looser=dict(
+                zip(map(str, kept["looser.names"].ravel()), map(float, kept["looser"]), strict=True)
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no reference of a network: {error}") from error
@@ -184,7 +191,8 @@ def _judge(port: Port, reference: Reference, found: Array) -> tuple[Verdict, flo
     largest = float(size.max(initial=0.0))
     bound = np.zeros_like(expected)
     if port.dtype.floating:
-        normwise = max(reference.normwise, HALVES.get(port.dtype, 0.0))
+        normwise = reference.looser.get(port.name, reference.normwise)
+        normwise = max(normwise, HALVES.get(port.dtype, 0.0))
         bound = normwise * largest + reference.relative * size
     with np.errstate(all="ignore"):
         error = np.abs(found - expected)

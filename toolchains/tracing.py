@@ -133,6 +133,7 @@ def _trace(
     tracer: _Tracer,
     progress: Progress,
 ) -> Trace:
+    normwise = max(asked.normwise, *asked.looser.values()) if asked.looser else asked.normwise
     storage = store(network.program)
     owner = storage.owner
     values: dict[str, Array] = {**network.constants, **asked.inputs}
@@ -158,7 +159,7 @@ def _trace(
             if expected is None or expected.size != made.size:
                 continue
             compared += 1
-            error, bound = difference(values[owner[result]], expected, asked.normwise)
+            error, bound = difference(values[owner[result]], expected, normwise)
             if not error <= bound:
                 verdict = check.judge(kernel, arrays, raw, tracer.target)
                 found = Difference(

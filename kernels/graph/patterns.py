@@ -101,7 +101,7 @@ def combine(network: Network) -> Network:
             continue
         for find in FINDERS.get(operator.kind, ()):
             match = find(patterns, operator)
-            if match is not None:
+            if match is not None and patterns.shape(match.inputs[0]) == patterns.shape(match.output):
                 matches[match.output] = match
     if not matches:
         return network

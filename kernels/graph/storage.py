@@ -81,7 +81,19 @@ class _Made:
         reshaped = {operator.outputs[0] for operator in program.operators if operator.kind == RESHAPE}
         self.fixed = {n: Place(home="input", number=at) for at, n in enumerate(of_role[Role.INPUT])}
         self.fixed |= {name: place for name, place in self._outputs.items() if name not in reshaped}
-        self._last = {name: at for at, each in enumerate(program.operators) for name in each.inputs}
+        self._read: dict[str, dict[str, int]] = {}
+        for at, operator in reversed(list(enumerate(program.operators))):
+            until = at
+            if operator.kind in (RESHAPE, SLICE):  # whose result may be the same memory
+                until = max(at, self._last(operator.outputs[0]))
+            for name in operator.inputs:
+                self._read.setdefault(name, {})[operator.name] = until
+
+    def _last(self, name: str, but: str = "") -> int:
+        """Until when a tensor is read, through what it is made into too, by other operators than `but`."""
+        return max(
+            (until for reader, until in self._read.get(name, {}).items() if reader != but), default=0
+        )
 
     def reshape(self, operator: Operator) -> None:
         """The same bytes; an output's, where its are free."""
@@ -107,9 +119,9 @@ class _Made:
         if first is None or source in self.constants or result in self._outputs:
             return
         whole = self._program.tensor(source).bytes
-        until = max(self._last.get(source, 0), self._last[given])
+        until = max(self._last(source, operator.name), self._last(given, operator.name))
         cheap = whole <= max(SMALL, MOST_PARTS * y.bytes)
-        if source in self.fixed or cheap or self._last.get(result, 0) <= until:
+        if source in self.fixed or cheap or self._last(result) <= until:
             self.owner[result], self.offsets[result] = source, self.offsets.get(given, 0) + first
 
 

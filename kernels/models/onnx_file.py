@@ -26,8 +26,12 @@ MOST_LISTED = 5
 ONNX_DOMAIN = "ai.onnx"
 EQUATION = re.compile(rb"[A-Za-z.,> -]*")
 """Of other signs ONNX's inference never comes to an end (onnx 1.23)."""
-WHOLE = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
-"""Types of inputs that can be fixed."""
+WHOLE = {
+    onnx.TensorProto.INT32: (-(1 << 31), (1 << 31) - 1),
+    onnx.TensorProto.INT64: (-(1 << 63), (1 << 63) - 1),
+    onnx.TensorProto.BOOL: (0, 1),
+}
+"""Types of inputs that can be fixed, each with its least and largest value."""
 LARGE = 1 << 12
 """Elements of a weight that is kept apart; shapes and axes are smaller."""
 
@@ -69,18 +73,22 @@ def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]
 
 
 def fixed_inputs(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, Array]:
-    """Inputs of one whole number that `dims` names, and so gives a value for good."""
-    return {
-        value.name: np.full(
-            [1] * len(value.type.tensor_type.shape.dim),
-            dims[value.name],
-            helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
-        )
-        for value in model.graph.input
-        if value.name in dims
-        and value.type.tensor_type.elem_type in WHOLE
-        and all(dim.dim_value == 1 for dim in value.type.tensor_type.shape.dim)
-    }
+    """Inputs of one whole number that `dims` names, and so gives a value for good.
+
+    InputError where the number is none of the input's type.
+    """
+    found = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        if value.name not in dims or kind.elem_type not in WHOLE:
+            continue
+        if all(dim.dim_value == 1 for dim in kind.shape.dim):
+            least, most = WHOLE[kind.elem_type]
+            if not least <= dims[value.name] <= most:
+                raise InputError(f"the value {dims[value.name]} of input '{value.name}' is not in its type")
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            found[value.name] = np.full([1] * len(kind.shape.dim), dims[value.name], dtype)
+    return found
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -319,7 +327,10 @@ def _bind(path: Path, model: onnx.ModelProto, dims: Mapping[str, int], held: set
 
     Inputs of one whole number that `dims` names become constants. `held` are weights, which are no inputs.
     """
-    fixed = fixed_inputs(model, dims)
+    try:
+        fixed = fixed_inputs(model, dims)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in fixed.items())
     held = held | {tensor.name for tensor in model.graph.initializer}
     unknown: dict[str, list[onnx.TensorShapeProto.Dimension]] = {}
@@ -338,18 +349,26 @@ def _bind(path: Path, model: onnx.ModelProto, dims: Mapping[str, int], held: set
             raise InputError(f"{path}: the size {size} of dimension '{name}'; the least is 1")
         for dim in unknown.get(name, ()):
             dim.dim_value = size
-    del model.graph.value_info[:]
-    for value in model.graph.output:
-        _forget(value.type.tensor_type, whole=bool(dims))
+    _forget(model.graph, whole=bool(dims))
 
 
-def _forget(output: onnx.TypeProto.Tensor, *, whole: bool) -> None:
-    """An output's shape is inferred again where it is open; some exporters write that of one size alone."""
-    if whole:
-        output.ClearField("shape")
-    for dim in output.shape.dim:
-        if _is_open(dim):
-            dim.Clear()
+def _forget(graph: onnx.GraphProto, *, whole: bool) -> None:
+    """What a graph and those inside it say of shapes that are open, to be inferred again.
+
+    With `whole` all that is said of outputs: some exporters write that of one size alone.
+    """
+    del graph.value_info[:]
+    for value in graph.output:
+        output = value.type.tensor_type
+        if whole:
+            output.ClearField("shape")
+        for dim in output.shape.dim:
+            if _is_open(dim):
+                dim.Clear()
+    for inner in (each.g for node in graph.node for each in node.attribute if each.HasField("g")):
+        for value in inner.input:
+            value.type.tensor_type.ClearField("shape")
+        _forget(inner, whole=True)
 
 
 def _unknown(path: Path, value: onnx.ValueInfoProto) -> list[tuple[str, onnx.TensorShapeProto.Dimension]]:

@@ -84,15 +84,20 @@ def stack(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
     extents = constant(walk, f"{name}/shape", np.array([*shape[:at], 1, *shape[at:]], np.int64))
     made = [f"{name}/part.{number}" for number in range(len(parts))]
     for part, own in zip(parts, made, strict=True):
+        other = walk.tensor(part).shape
+        if other != shape:
+            raise InputError(f"'{name}' would hold tensors of the shapes {list(shape)} and {list(other)}")
         emit(walk, "Reshape", [part, extents], [own])
     join(walk, made, at, name)
 
 
 def join(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
     """Tensors one after another along an axis, so many at a time."""
+    level = 0
     while len(parts) > MOST_JOINED:
+        level += 1
         groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]
-        joined = [f"{group[0]}/joined" for group in groups]
+        joined = [f"{name}/joined.{level}.{number}" for number in range(len(groups))]
         for group, own in zip(groups, joined, strict=True):
             emit(walk, "Concat", group, [own], axis=axis)
         parts = joined
@@ -116,13 +121,16 @@ def sequence(walk: Walk, name: str) -> tuple[str, ...]:
     return walk.sequences[name]
 
 
+def _number(walk: Walk, node: onnx.NodeProto, number: int) -> int:
+    why = "it is found when the model is read"
+    return int(known(walk, node.input[number], "position", why).ravel()[0])
+
+
 def _place(walk: Walk, node: onnx.NodeProto, number: int, default: int, count: int) -> int:
     """Input `number`, a place among `count`, from the end if negative."""
     place = default
     if number < len(node.input) and node.input[number]:
-        place = int(
-            known(walk, node.input[number], "position", "it is found when the model is read").ravel()[0]
-        )
+        place = _number(walk, node, number)
     if not -count <= place < count:
         raise InputError(f"position {place} of {count}")
     return place % count
@@ -139,7 +147,10 @@ def _at(walk: Walk, node: onnx.NodeProto) -> None:
 
 def _insert(walk: Walk, node: onnx.NodeProto) -> None:
     items = sequence(walk, node.input[0])
-    at = _place(walk, node, 2, len(items), len(items) + 1)
+    given = len(node.input) > 2 and bool(node.input[2])  # noqa: PLR2004 - the third input
+    at = len(items)
+    if given and _number(walk, node, 2) != at:  # behind the last one, or before one that is there
+        at = _place(walk, node, 2, 0, len(items))
     walk.sequences[node.output[0]] = (*items[:at], node.input[1], *items[at:])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import importlib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,17 +42,14 @@ def shifted(inputs: Mapping[str, Array], seed: int) -> dict[str, Array]:
     }
 
 
-def farthest(outputs: Iterable[Array], others: Iterable[Array]) -> float:
-    """How far floating-point outputs are from others, of the largest magnitude of each."""
-    found = 0.0
-    for one, other in zip(outputs, others, strict=True):
-        if one.dtype.kind == "f" and one.size:
-            with np.errstate(all="ignore"):
-                distance = np.abs(one.astype(np.float64) - other.astype(np.float64))
-                largest = np.abs(one[np.isfinite(one)]).max(initial=0.0)
-            finite = float(distance[np.isfinite(distance)].max(initial=0.0))
-            found = max(found, finite / largest if largest else 0.0)
-    return found
+def distance(one: Array, other: Array) -> float:
+    """How far a floating-point output is from another, of its largest magnitude."""
+    if one.dtype.kind != "f" or not one.size:
+        return 0.0
+    with np.errstate(all="ignore"):
+        apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+        largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
+    return float(apart[np.isfinite(apart)].max(initial=0.0)) / largest if largest else 0.0
 
 
 def has_numbers(array: Array) -> bool:
@@ -118,14 +115,15 @@ class OnnxRuntime(Oracle):
             others = [session.run(names, {**shifted(inputs, seed), **fixed}) for seed in range(SHIFTS)]
         else:
             others = [each.run(names, {**inputs, **fixed}) for each in self._with_other_weights(options)]
-        moved = max((farthest(outputs.values(), other) for other in others), default=0.0)
-        said = [SENSITIVE.format(moved)] if moved * GROWTH > NORMWISE else []
+        moved = {
+            name: max((distance(outputs[name], other[number]) for other in others), default=0.0)
+            for number, name in enumerate(names)
+        }
+        loose = {name: min(far * GROWTH, MOST) for name, far in moved.items() if far * GROWTH > NORMWISE}
+        said = [SENSITIVE.format(max(moved.values()))] if loose else []
         said += [f"no number is in '{name}'" for name, array in outputs.items() if not has_numbers(array)]
         return Reference(
-            source="; ".join([self.identity, *said]),
-            inputs=inputs,
-            outputs=outputs,
-            normwise=min(max(NORMWISE, moved * GROWTH), MOST),
+            source="; ".join([self.identity, *said]), inputs=inputs, outputs=outputs, looser=loose
         )
 
     def _with_other_weights(self, options: Any) -> Iterator[Any]:

@@ -222,10 +222,18 @@ def _selu(node: Node) -> Tensor:
 
 
 def _celu(node: Node) -> Tensor:
-    alpha = node.attribute("alpha", 1.0)
-    if alpha <= 0.0:
-        raise node.refuse(f"an alpha of {alpha}")
-    return applied(node, "elu", node.given(0), {"alpha": alpha, "width": alpha})
+    """max(0, x) + min(0, alpha (e^(x / alpha) - 1)), of which an alpha below zero leaves the first above 0."""
+    alpha, x = node.attribute("alpha", 1.0), node.given(0)
+    if alpha > 0.0:
+        return applied(node, "elu", x, {"alpha": alpha, "width": alpha})
+    if alpha == 0.0:
+        raise node.refuse("an alpha of 0")
+    real(node, x)
+    powers = applied(node, "exp", both(node, "div", x, node.constant(np.array([alpha], np.float32))))
+    less = both(node, "sub", powers, node.constant(np.ones(1, np.float32)))
+    below = both(node, "mul", less, node.constant(np.array([alpha], np.float32)))
+    zero = node.constant(np.zeros(1, np.float32))
+    return both(node, "add", applied(node, "relu", x), both(node, "minimum", below, zero))
 
 
 def _shrink(node: Node) -> Tensor:

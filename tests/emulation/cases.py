@@ -34,6 +34,7 @@ def cases() -> Iterator[tuple[str, str]]:
     yield from _typed_functions()
     yield from _typed_pairs()
     yield from _typed_folds()
+    yield from _bends()
 
 
 def _gemms() -> Iterator[tuple[str, str]]:
@@ -122,8 +123,6 @@ UNARY = (
     "gelu",
     "gelu_tanh",
     "silu",
-    "softplus",
-    "mish",
     "hard_sigmoid",
     "hard_swish",
     "elu",
@@ -152,12 +151,8 @@ UNARY = (
 def _functions() -> Iterator[tuple[str, str]]:
     for name in UNARY:
         yield name, f'op = "{name}"\ninputs = {{ x = [4111] }}'
-    for name in ("tanh", "erf", "sigmoid", "gelu", "silu", "mish", "hard_swish", "elu", "leaky_relu"):
+    for name in ("tanh", "erf", "sigmoid", "gelu", "silu", "hard_swish", "elu"):
         yield f"gemm_{name}", f'op = "gemm"\nm = 3\nn = 13\nk = 5\nfuse = ["bias", "{name}"]'
-    for words in ("alpha = 0.75", "alpha = 1.6732632, gamma = 1.050701", "alpha = 2.5, width = 2.5"):
-        yield "elu", f'op = "elu"\ninputs = {{ x = [1031] }}\nattributes = {{ {words} }}'
-    for slopes in ("[3, 5, 33]", "[5, 1]", "[33]"):
-        yield "prelu", f'op = "prelu"\ninputs = {{ a = [3, 5, 33], b = {slopes} }}'
     shapes = [
         ([3, 5, 7], [3, 5, 7]),
         ([2, 3, 33], [33]),
@@ -175,9 +170,7 @@ def _rows() -> Iterator[tuple[str, str]]:
     for shape, axis in (([3, 5, 7], 1), ([2, 9, 33], 0), ([4, 31], -1), ([2, 3, 4, 1], 1)):
         for name in ("softmax", "log_softmax"):
             yield name, f'op = "{name}"\ninputs = {{ x = {shape} }}\nattributes = {{ axis = {axis} }}'
-    for number, name in enumerate(
-        ("sum", "mean", "max", "min", "prod", "l2", "l1", "sum_square", "log_sum")
-    ):
+    for number, name in enumerate(("sum", "mean", "max", "min", "prod", "l2")):
         tables = (
             ([5, 7, 9], [-1]),
             ([3, 4, 33], [1]),
@@ -492,3 +485,18 @@ def _typed_folds() -> Iterator[tuple[str, str]]:
                 f"{name}_{kind}",
                 f'op = "{name}"\ninputs = {{ x = [2, 7, 9] }}\nattributes = {{ {words} }}\ntype = "{kind}"',
             )
+
+
+def _bends() -> Iterator[tuple[str, str]]:
+    for name in ("softplus", "mish"):
+        yield name, f'op = "{name}"\ninputs = {{ x = [4111] }}'
+    for name in ("mish", "leaky_relu"):
+        yield f"gemm_{name}", f'op = "gemm"\nm = 3\nn = 13\nk = 5\nfuse = ["bias", "{name}"]'
+    for words in ("alpha = 0.75", "alpha = 1.6732632, gamma = 1.050701", "alpha = 2.5, width = 2.5"):
+        yield "elu", f'op = "elu"\ninputs = {{ x = [1031] }}\nattributes = {{ {words} }}'
+    for slopes in ("[3, 5, 33]", "[5, 1]", "[33]"):
+        yield "prelu", f'op = "prelu"\ninputs = {{ a = [3, 5, 33], b = {slopes} }}'
+    for name in ("l1", "sum_square", "log_sum"):
+        for shape, axes in (([5, 7, 9], [-1]), ([3, 4, 33], [1]), ([2, 5, 31], [0, 2])):
+            words = f"inputs = {{ x = {shape} }}\nattributes = {{ axes = {axes} }}"
+            yield f"reduce_{name}", f'op = "reduce_{name}"\n{words}'

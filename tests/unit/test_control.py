@@ -278,3 +278,58 @@ def test_an_output_that_is_a_sequence_is_refused(tmp_path: Path) -> None:
     onnx.save(test.model, path)
     with pytest.raises(InputError, match="output 'seq': 'seq' is a sequence, where a tensor is due"):
         read_onnx(path)
+
+
+def test_many_tensors_in_a_sequence_are_joined_though_some_are_the_same(tmp_path: Path) -> None:
+    """More than a concatenation joins, and groups of them that begin with the same one."""
+    nodes = [H("Neg", ["x"], ["a"]), H("Abs", ["x"], ["b"])]
+    names = ["x", *["a"] * 63, "x", *["b"] * 63]
+    nodes += [H("SequenceConstruct", names, ["s"]), H("ConcatFromSequence", ["s"], ["y"], axis=0)]
+    x = RANDOM.uniform(-1, 1, (2, 3)).astype(np.float32)
+    check(model(tmp_path, nodes, {"x": x}, {}), {"x": x})
+
+
+@pytest.mark.parametrize("position", [-2, -1, 0, 1, 2])
+def test_places_for_what_is_put_in_count_those_that_are_there(position: int, tmp_path: Path) -> None:
+    nodes = [
+        H("Neg", ["x"], ["a"]),
+        H("Abs", ["x"], ["b"]),
+        H("Exp", ["x"], ["c"]),
+        H("SequenceConstruct", ["a", "b"], ["s"]),
+        H("SequenceInsert", ["s", "c", "at"], ["t"]),
+        H("ConcatFromSequence", ["t"], ["y"], axis=0),
+    ]
+    x = RANDOM.uniform(-1, 1, (2, 3)).astype(np.float32)
+    check(model(tmp_path, nodes, {"x": x}, {"at": np.int64(position)}), {"x": x})
+
+
+def test_what_a_sequence_holds_is_stacked_if_it_is_of_one_shape(tmp_path: Path) -> None:
+    nodes = [
+        H("Transpose", ["x"], ["t"]),
+        H("SequenceConstruct", ["x", "t"], ["s"]),
+        H("ConcatFromSequence", ["s"], ["y"], axis=0, new_axis=1, name="all"),
+    ]
+    path = model(tmp_path, nodes, {"x": X[0]}, {})
+    with pytest.raises(InputError, match=r"'y' would hold tensors of the shapes \[1, 5\] and \[5, 1\]"):
+        read_onnx(path)
+
+
+def test_branches_may_say_that_their_results_are_open(tmp_path: Path) -> None:
+    """As -1, which is no size."""
+    made = value("t", [-1, 3])
+    branches = {
+        key: helper.make_graph([H(op, ["x"], ["t"])], key, [], [made])
+        for key, op in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    x = RANDOM.uniform(-1, 1, (2, 3)).astype(np.float32)
+    nodes = [H("If", ["yes"], ["y"], **branches)]
+    path = tmp_path / "m.onnx"
+    graph_ = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", [2, 3])],
+        [value("y", None)],
+        [numpy_helper.from_array(np.array(True), "yes")],  # noqa: FBT003
+    )
+    onnx.save(helper.make_model(graph_, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    check(path, {"x": x})

@@ -197,6 +197,18 @@ def test_parts_whose_elements_lie_together_stay_where_they_are() -> None:
     assert add.places[0].offset % 64 == 4 * 8
 
 
+def test_a_large_tensor_is_not_kept_for_a_part_that_is_needed_longer() -> None:
+    """Through a reshape too."""
+    s = Sketch("t")
+    x = s.operator("relu", "relu", {"x": s.input("x", 64, 64)}, inputs={"x": [64, 64]})
+    row = s.reshape("row", s.part("first", x, (0, 1), (0, 64)), 64)
+    y = s.operator("all", "reduce_sum", {"x": x}, inputs={"x": [64, 64]}, attributes={"axes": [0]})
+    large = s.operator("wide", "concat", {"x0": y, "x1": y}, inputs=[[1, 64]] * 2, attributes={"axis": 0})
+    z = s.operator("sum", "add", {"a": large, "b": row}, inputs={"a": [2, 64], "b": [64]})
+    plan = agrees(s.network(z=z))
+    assert "first" in [call.kernel for call in plan.network.calls] if plan.network else False
+
+
 def test_what_is_left_of_a_tensor_is_not_overwritten() -> None:
     """A function of its last row could be in place there; but not where the whole is due again."""
     s = Sketch("t")

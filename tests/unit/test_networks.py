@@ -123,6 +123,22 @@ def test_dimensions_without_a_name_are_called_by_their_input(
         read(path, **{first: 2, "x.2": 0, "x.3": 7})
 
 
+@pytest.mark.parametrize(("size", "fits"), [(-(1 << 31), True), (1 << 31, False)])
+def test_a_value_for_good_is_one_of_its_type(size: int, tmp_path: Path, *, fits: bool) -> None:
+    nodes = [
+        helper.make_node("Cast", ["n"], ["f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    types = {"n": onnx.TensorProto.INT32}
+    onnx.save(networks.model(nodes, {"x": (2, 3), "n": (1,)}, ["y"], types=types), path)
+    if fits:
+        assert read(path, n=size).program.tensors
+        return
+    with pytest.raises(InputError, match=f"m.onnx: the value {size} of input 'n' is not in its type"):
+        read(path, n=size)
+
+
 @pytest.mark.parametrize("rate", [8000, 16000])
 def test_an_input_of_one_integer_can_be_given_its_value_for_good(rate: int, tmp_path: Path) -> None:
     """As in speech detectors, whose branches are of one rate each."""
@@ -266,3 +282,36 @@ def test_columns_of_pixels_and_channels_alone_are_rows(
     (kernel,) = (each.attributes["kernel"] for each in network.program.operators if "conv" in each.kind)
     assert kernel == ((3, 3) if weights[2:] == (3, 3) else (1, weights[2]))
     assert [each for each in kernels(network) if each.endswith("conv2d+add+relu")]
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 1, 1)])
+def test_a_pattern_whose_constants_make_its_result_larger_is_none(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[-1]),
+        helper.make_node("Sub", ["x", "m"], ["d"]),
+        helper.make_node("Mul", ["d", "d"], ["q"]),
+        helper.make_node("ReduceMean", ["q"], ["v"], axes=[-1]),
+        helper.make_node("Add", ["v", "e"], ["s"]),
+        helper.make_node("Sqrt", ["s"], ["r"]),
+        helper.make_node("Div", ["d", "r"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    constants = {"e": np.full(shape, 1e-5, np.float32)}
+    onnx.save(networks.model(nodes, {"x": (1, 8)}, ["y"], constants), path)
+    network = graph.optimise(read(path))
+    assert kinds(network)["layer_norm"] == 0
+    inputs_ = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+
+
+@pytest.mark.parametrize("alpha", [-1.5, 0.25, 2.0])
+def test_celu_of_any_alpha(alpha: float, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        networks.model([helper.make_node("Celu", ["x"], ["y"], alpha=alpha)], {"x": (3, 5)}, ["y"]), path
+    )
+    network = graph.optimise(read(path))
+    inputs_ = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))

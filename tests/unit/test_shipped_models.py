@@ -28,4 +28,5 @@ def test_a_shipped_network_means_what_onnxruntime_takes_it_for(name: str) -> Non
     for output, wanted in reference.outputs.items():
         due = wanted.astype(np.float64)
         error = np.abs(found[output].reshape(due.shape) - due).max()
-        assert error <= reference.normwise * np.abs(due).max(), f"{output}: {error}"
+        normwise = reference.looser.get(output, reference.normwise)
+        assert error <= normwise * np.abs(due).max(), f"{output}: {error}"
