@@ -222,7 +222,7 @@ def _selu(node: Node) -> Tensor:
 
 
 def _celu(node: Node) -> Tensor:
-    """max(0, x) + min(0, alpha (e^(x / alpha) - 1)), of which an alpha below zero leaves the first above 0."""
+    """max(0, x) + min(0, alpha (e^(x / alpha) - 1)), where below zero an alpha may be as well."""
     alpha, x = node.attribute("alpha", 1.0), node.given(0)
     if alpha > 0.0:
         return applied(node, "elu", x, {"alpha": alpha, "width": alpha})
