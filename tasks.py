@@ -64,9 +64,7 @@ MODEL = (
     "a model (.onnx), a torch program (package.module:factory), a listing (.toml) or a name of the "
     "catalogue, several with commas, or 'all'; see `invoke models`"
 )
-DIM = (
-    "batch=1: a size that a model leaves open, or the value for good of an input of one integer; repeatable"
-)
+DIM = "batch=1: a size that a model leaves open, or the value of an input of one integer; repeatable"
 ENGINE = "auto (Docker if it answers, else local), docker, local, or bubblewrap: local in a cage"
 WEIGHTS = "where a network's are: embed (in the library), file (beside it), symbol (left to the linker)"
 GUARD = (

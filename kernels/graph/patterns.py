@@ -76,11 +76,7 @@ class Patterns:
         first, second = operator.inputs
         for given, other in ((second, first), (first, second)):
             found = self.number(given)
-            if (
-                found is not None
-                and near(found, value)
-                and self.shape(other) == self.shape(operator.outputs[0])
-            ):
+            if found is not None and near(found, value):
                 return other
             if kind in ("sub", "div"):
                 break

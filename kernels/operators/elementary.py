@@ -181,12 +181,19 @@ def softplus(b: Any, x: Any) -> Any:
     """
     x = b.let(x)
     lanes = b.lanes(x)
+    zero = b.constant(0.0, lanes)
+    _, total, lost = _one_and_power(b, x)
+    rest = b.let(log(b, total) + lost / total)
+    return b.let(b.select(x < zero, zero, x) + rest)
+
+
+def _one_and_power(b: Any, x: Any) -> tuple[Any, Any, Any]:
+    """e^-|x|, 1 + e^-|x|, and what that sum loses in rounding."""
+    lanes = b.lanes(x)
     one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
     power = exp(b, b.let(zero - absolute(b, x)))
     total = b.let(one + power)
-    lost = b.let(power - b.let(total - one))
-    rest = b.let(log(b, total) + lost / total)
-    return b.let(b.select(x < zero, zero, x) + rest)
+    return power, total, b.let(power - b.let(total - one))
 
 
 def _small_to_float(b: Any, n: Any) -> Any:
@@ -231,9 +238,7 @@ def sigmoid(b: Any, x: Any) -> Any:
     x = b.let(x)
     lanes = b.lanes(x)
     one, zero = b.constant(1.0, lanes), b.constant(0.0, lanes)
-    power = exp(b, b.let(zero - absolute(b, x)))
-    total = b.let(one + power)
-    lost = b.let(power - b.let(total - one))
+    power, total, lost = _one_and_power(b, x)
     numerator = b.let(b.select(x < zero, power, one))
     reciprocal = b.let(one / total)
     quotient = b.let(numerator * reciprocal)

@@ -196,6 +196,14 @@ ALMOST = [
 ]
 
 
+def judged(path: Path) -> Network:
+    """The network of a model after all passes, which onnxruntime agrees with."""
+    network = graph.optimise(read(path))
+    inputs = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
+    return network
+
+
 def chained(steps: list[str], folder: Path) -> Network:
     """A model of operators one after the other, right after all passes; operands are x, or numbers."""
     nodes, constants, name = [], {}, "x"
@@ -210,10 +218,7 @@ def chained(steps: list[str], folder: Path) -> Network:
         nodes.append(helper.make_node(op, inputs, [name]))
     path = folder / "m.onnx"
     onnx.save(networks.model(nodes, {"x": (3, 5)}, [name], constants), path)
-    network = graph.optimise(read(path))
-    inputs_ = networks.inputs_of(network)
-    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
-    return network
+    return judged(path)
 
 
 @pytest.mark.parametrize(("kind", "steps"), WHOLE)
@@ -276,9 +281,7 @@ def test_columns_of_pixels_and_channels_alone_are_rows(
     constants = {"w": networks.weights("w", weights), "b": networks.weights("b", weights[:1])}
     path = tmp_path / "m.onnx"
     onnx.save(networks.model(nodes, {"x": image}, ["y"], constants), path)
-    network = graph.optimise(read(path))
-    inputs_ = networks.inputs_of(network)
-    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+    network = judged(path)
     (kernel,) = (each.attributes["kernel"] for each in network.program.operators if "conv" in each.kind)
     assert kernel == ((3, 3) if weights[2:] == (3, 3) else (1, weights[2]))
     assert [each for each in kernels(network) if each.endswith("conv2d+add+relu")]
@@ -312,6 +315,4 @@ def test_celu_of_any_alpha(alpha: float, tmp_path: Path) -> None:
     onnx.save(
         networks.model([helper.make_node("Celu", ["x"], ["y"], alpha=alpha)], {"x": (3, 5)}, ["y"]), path
     )
-    network = graph.optimise(read(path))
-    inputs_ = networks.inputs_of(network)
-    networks.assert_same(networks.run(network, inputs_), networks.expected(path, inputs_))
+    judged(path)
