@@ -113,15 +113,20 @@ def run(network: Network, inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {t.name: values[t.name] for t in program.tensors if t.role is Role.OUTPUT and t.elements}
 
 
-def expected(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs by onnxruntime."""
+def session(model: Path | str | bytes) -> onnxruntime.InferenceSession:
+    """Onnxruntime with a model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    wanted = {value.name for value in session.get_inputs()}
-    names = [value.name for value in session.get_outputs()]
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def expected(model: Path | str | bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs by onnxruntime."""
+    asked = session(model)
+    wanted = {value.name for value in asked.get_inputs()}
+    names = [value.name for value in asked.get_outputs()]
     given = {name: value for name, value in inputs.items() if name in wanted}
-    return dict(zip(names, session.run(names, given), strict=True))
+    return dict(zip(names, asked.run(names, given), strict=True))
 
 
 def assert_same(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:

@@ -121,7 +121,8 @@ def _chain(network: Network, readers: Readers, leading: Operator) -> tuple[list[
     channels = program.tensor(leading.outputs[0]).shape[-1:]
     total: Affine | None = IDENTITY
     if leading.kind not in FILTERS:
-        begins = leading.kind in ("batch_norm", "mul")
+        varying = not network.constants.keys() >= set(leading.inputs)
+        begins = varying and leading.kind in ("batch_norm", "mul")
         total = _affine(network, leading, leading.inputs[0], channels) if begins else None
     elif program.tensor(leading.inputs[1]).role is not Role.CONSTANT:
         total = None

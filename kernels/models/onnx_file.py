@@ -24,6 +24,10 @@ LARGEST_FILE = (1 << 31) - 1
 OLDEST_OPSET = 7
 MOST_LISTED = 5
 ONNX_DOMAIN = "ai.onnx"
+CONTRIB = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+STRAY = ("LayerNormalization", "SimplifiedLayerNormalization")
+"""Those that it writes into ONNX's domain, where ONNX has them not, or not yet."""
 EQUATION = re.compile(rb"[A-Za-z.,> -]*")
 """Of other signs ONNX's inference never comes to an end (onnx 1.23)."""
 WHOLE = {
@@ -190,9 +194,14 @@ def _one_domain(model: onnx.ModelProto) -> None:
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     for opset in (opset for owner in owners for opset in owner.opset_import):
         opset.domain = "" if opset.domain == ONNX_DOMAIN else opset.domain
+    opset = max((each.version for each in model.opset_import if not each.domain), default=0)
+    if CONTRIB not in {each.domain for each in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     while nodes:
         node = nodes.pop()
         node.domain = "" if node.domain == ONNX_DOMAIN else node.domain
+        if node.op_type in STRAY and not node.domain and not defs.has(node.op_type, opset):
+            node.domain = CONTRIB
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 nodes.extend(attribute.g.node)

@@ -16,6 +16,7 @@ from kernels.elements import element_of, numpy_type
 from kernels.errors import InputError
 from kernels.graph.draft import Draft
 from kernels.models import (
+    contrib,
     onnx_constants,
     onnx_control,
     onnx_file,
@@ -211,7 +212,11 @@ class Walk:
             why = InputError(f"{why}; {refusal}")
         if outputs:
             return outputs
-        function = onnx_functions.body(node, opset, [self._type(name) for name in node.input])
+        types = [self._type(name) for name in node.input]
+        try:
+            function = contrib.body(node, types) or onnx_functions.body(node, opset, types)
+        except UNFIT as error:
+            raise unfit(error) from error
         if function is None:
             raise why
         self._expand(*function, why=why)
@@ -365,10 +370,14 @@ class View:
         attributes: Mapping[str, Any] | None = None,
         **entry: Any,
     ) -> Tensor:
-        """The result of one of our operators; a constant is moved at once."""
-        if kind in MOVES and self.is_constant(operands["x"]):
+        """The result of one of our operators; a constant is moved, and simple arithmetic done, at once."""
+        values = [self._draft.constants.get(operand.name) for operand in operands.values()]
+        if kind in MOVES and values[0] is not None:
             (words,) = (attributes or {}).values()
-            return self.constant(MOVES[kind](self._draft.constants[operands["x"].name], words))
+            return self.constant(MOVES[kind](values[0], words))
+        if kind in ARITHMETIC and all(each is not None and each.dtype == np.float32 for each in values):
+            with np.errstate(all="ignore"):
+                return self.constant(ARITHMETIC[kind](*values))
         half = self._half(operands)
         if half is None:
             return self._call(kind, operands, attributes, **entry)
@@ -460,6 +469,8 @@ MOVES: Mapping[str, Any] = {
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
 }
 """What is done to a constant when the model is read."""
+ARITHMETIC: Mapping[str, Any] = {"add": np.add, "div": np.divide, "mul": np.multiply, "sub": np.subtract}
+"""What is computed of two constants then, rounded to float32 as a kernel rounds."""
 
 
 def element_type(code: int) -> ElementType | None:

@@ -99,7 +99,7 @@ class OnnxRuntime(Oracle):
         options.log_severity_level = 3
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            session = runtime.InferenceSession(str(self._path), options, providers=PROVIDERS)
+            session = runtime.InferenceSession(self._model(), options, providers=PROVIDERS)
             names, fixed = [each.name for each in session.get_outputs()], self._fixed()
             for least in (0, 1):
                 inputs = draw_inputs(network, least)
@@ -126,6 +126,16 @@ class OnnxRuntime(Oracle):
             source="; ".join([self.identity, *said]), inputs=inputs, outputs=outputs, looser=loose
         )
 
+    def _model(self) -> str | bytes:
+        """Its file, or what stands for that where products of bytes could saturate."""
+        unsigned = importlib.import_module("kernels.models.unsigned")  # the onnx package takes a while
+        nodes = unsigned.onnx.load(self._path, load_external_data=False).graph.node
+        if not any(node.op_type in unsigned.FACTORS for node in nodes):
+            return str(self._path)
+        model = unsigned.onnx.load(self._path)
+        unsigned.make_unsigned(model)
+        return bytes(model.SerializeToString())
+
     def _with_other_weights(self, options: Any) -> Iterator[Any]:
         """A session of the model with its matrices moved, for inputs that are whole numbers cannot be.
 
@@ -140,6 +150,7 @@ class OnnxRuntime(Oracle):
         for tensor in model.graph.initializer:
             if tensor.name in moved:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved[tensor.name], tensor.name))
+        importlib.import_module("kernels.models.unsigned").make_unsigned(model)
         runtime = importlib.import_module("onnxruntime")
         yield runtime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
 

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from kernels.errors import InputError, MissingToolError
 from kernels.models.onnx_file import fixed_inputs
+from kernels.models.unsigned import make_unsigned
 
 OWN_INITIALISERS = 4
 """From this version of the format on, an initialiser need not be an input as well."""
@@ -38,7 +39,7 @@ def open_session(
     also: Collection[str] = (),
     optimised: bool = True,
 ) -> Any:
-    """A session of one thread, that runs one node after the other.
+    """A session of one thread, that runs one node after the other; exactly where it is not optimised.
 
     Initialisers are taken from the graph's inputs, where older exporters put them and where
     they could be overridden, so that it may fold what depends on them. `profile` is the
@@ -59,6 +60,8 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     model = _closed(path, also, dims or {})
+    if not optimised:
+        make_unsigned(model)
     try:
         return runtime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -195,9 +195,12 @@ def _cut(x: Array, kind: np.dtype[Any]) -> Array:
 
 
 def cast(node: Node, x: Tensor, wanted: ElementType) -> Tensor:
-    """X in another type."""
+    """X in another type; constant bytes are converted at once."""
     if wanted is x.dtype:
         return x
+    value = node.constant_value(x)
+    if value is not None and value.itemsize == 1 and wanted in (ElementType.FLOAT32, ElementType.INT32):
+        return node.constant(value.astype(numpy_type(wanted)))
     words = {"x_type": x.dtype.value, "y_type": wanted.value}
     return reshaped(node, node.call("cast", {"x": reshaped(node, x, x.shape or (1,))}, words), x.shape)
 

@@ -1,0 +1,49 @@
+"""Operators of onnxruntime's own domain, each written as ONNX's operators that compute the same.
+
+Its optimiser writes them where it fuses several nodes into one, and its quantiser where there is
+no operator of ONNX's for integers (onnxruntime, "Contrib Operators" for the domain com.microsoft,
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+import onnx
+
+from kernels.errors import InputError
+from kernels.models.contrib import attention, fused, integers
+from kernels.models.contrib.body import OPSET, Body, Function
+from kernels.models.onnx_file import CONTRIB
+
+FUNCTIONS: Mapping[str, Function] = fused.FUNCTIONS | attention.FUNCTIONS | integers.FUNCTIONS
+"""By the operator's type."""
+
+
+def body(
+    node: onnx.NodeProto, types: Sequence[onnx.TypeProto]
+) -> tuple[list[onnx.NodeProto], dict[str, int]] | None:
+    """The nodes that compute what `node` does, and the opsets that they are of; None if it is unknown.
+
+    `types` are those of its inputs. InputError says what of it is not supported.
+    """
+    write = FUNCTIONS.get(node.op_type) if node.domain == CONTRIB else None
+    if write is None:
+        return None
+    written = Body(node, types)
+    results = write(written)
+    results = (results,) if isinstance(results, str) else results
+    names = dict(zip(results, node.output, strict=False))
+    for name, result in zip_longest(node.output, results, fillvalue=""):
+        if name and not result:
+            raise InputError(f"its output '{name}' is not supported")
+    needed = {result for result, name in zip(results, node.output, strict=False) if name}
+    kept: list[onnx.NodeProto] = []
+    for inner in reversed(written.nodes):
+        if not needed.isdisjoint(inner.output):
+            needed.update(inner.input)
+            inner.output[:] = [names.get(name) or name for name in inner.output]
+            inner.input[:] = [names.get(name) or name for name in inner.input]
+            kept.append(inner)
+    return kept[::-1], {"": OPSET}

@@ -1,0 +1,94 @@
+"""Operators of onnxruntime's own domain compute what onnxruntime computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from kernels import graph
+from kernels.errors import InputError
+from kernels.models.contrib import FUNCTIONS
+from kernels.models.onnx_file import CONTRIB
+from kernels.models.onnx_model import read_onnx
+from kernels.models.unsigned import make_unsigned
+from tests import builders, networks
+from tests.contrib import FUSED, Case, T, W, X, real
+from tests.contrib_integers import INTEGERS
+
+NODES = [*FUSED, *INTEGERS]
+
+
+@pytest.mark.parametrize("case", NODES, ids=lambda case: case.name)
+def test_a_node_is_what_onnxruntime_takes_it_for(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = case.typed_model()
+    onnx.save(model, path)
+    make_unsigned(model)
+    given = case.given()
+    wanted = networks.expected(model.SerializeToString(), given)
+    network = graph.optimise(read_onnx(path))
+    found = networks.run(network, given)
+    assert set(found) == set(wanted)
+    for name, due in wanted.items():
+        if due.dtype.kind in "iu" and due.dtype.itemsize == 1:
+            off = np.abs(found[name].astype(int) - due.astype(int))
+            assert off.max() <= 1
+            assert np.count_nonzero(off) <= 0.02 * off.size, off
+        else:
+            networks.assert_same({name: found[name]}, {name: due})
+
+
+def test_every_operator_is_tried() -> None:
+    assert {case.op for case in NODES} == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (Case("Attention", T, real("w", 8, 24)), "its attribute 'num_heads' is missing"),
+        (Case("FusedConv", X, W, activation="Gelu"), "the activation 'Gelu' is not supported"),
+        (Case("FusedConv", X, W, activation="Clip", activation_params=[1.0]), "does not fit"),
+        (Case("SkipLayerNormalization", T, T, real("g", 8), outputs=2), "its output 'o1' is not supported"),
+        (Case("MultiHeadAttention", T, num_heads=2), "queries, keys and values in one tensor"),
+        (Case("LongformerAttention", T), "no operator for this type of the domain 'com.microsoft'"),
+    ],
+    ids=lambda given: given.name if isinstance(given, Case) else "",
+)
+def test_what_is_not_supported_of_a_node_is_told(case: Case, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(case.model(dict.fromkeys(("o0", "o1"), onnx.TensorProto.FLOAT)), path)
+    with pytest.raises(InputError, match=rf"m.onnx: node 'node' \({case.op}\): .*{message}"):
+        read_onnx(path)
+
+
+OPTIMISED = {
+    "mobilenet_v3_small": (lambda: builders.mobilenet_v3(96), {}, {"FusedConv"}),
+    "bert": (
+        lambda: builders.bert(layers=2, hidden=64, heads=4, vocabulary=100),
+        {"batch": 1, "sequence": 8},
+        {"FusedGemm", "FusedMatMul", "BiasGelu", "SkipLayerNormalization"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISED)
+def test_a_network_that_onnxruntime_has_optimised(name: str, tmp_path: Path) -> None:
+    make, dims, fused = OPTIMISED[name]
+    onnx.save(make(), tmp_path / "made.onnx")
+    path = tmp_path / "optimised.onnx"
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(tmp_path / "made.onnx", options, providers=["CPUExecutionProvider"])
+    assert fused <= {node.op_type for node in onnx.load(path).graph.node if node.domain == CONTRIB}
+    network = graph.optimise(read_onnx(path, dims))
+    inputs = {
+        name: np.minimum(value, 1) if value.dtype.kind == "i" else value  # there are two types of tokens
+        for name, value in networks.inputs_of(network).items()
+    }
+    networks.assert_same(networks.run(network, inputs), networks.expected(path, inputs))
