@@ -260,7 +260,7 @@ class Walk:
                 if self._elements > MOST_ELEMENTS:
                     raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
                 return folded
-        beyond = "" if node.domain else BEYOND.get(node.op_type, "")
+        beyond = (DOMAINS if node.domain else BEYOND).get(node.domain or node.op_type, "")
         if beyond and any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
             raise InputError(beyond)
         nothing = onnx_constants.without_elements(node, known, [self._type(n) for n in node.input], opset)
@@ -464,6 +464,11 @@ BEYOND: Mapping[str, str] = {
     ),
 }
 """Why operators that no family will take are refused."""
+DOMAINS = {
+    "com.microsoft.nchwc": "onnxruntime saved the model for one processor's vectors; "
+    "let it save no more than ORT_ENABLE_EXTENDED gives, or take the model before",
+}
+"""Why operators of a domain are refused."""
 MOVES: Mapping[str, Any] = {
     "reshape": lambda value, shape: value.reshape(shape),
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),

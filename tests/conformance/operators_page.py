@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 
 from onnx import defs
 
-from kernels.models import onnx_control, onnx_sequences
+from kernels.models import contrib, onnx_control, onnx_sequences
 from kernels.models.onnx_constants import EXACT, MOVING
 from kernels.models.onnx_model import BEYOND
 from kernels.models.onnx_tail import TAIL
@@ -38,6 +39,8 @@ KNOWN: Mapping[str, tuple[int, ...]] = {
 """Inputs, by number, that must be known when the library is built."""
 NONE = "kernfit has no operator for this type, nor can compute it ahead"
 
+WIDTH = 108
+
 HEAD = """\
 # ONNX's operators
 
@@ -45,9 +48,12 @@ Of the {count} operators of ONNX's own domain up to opset {opset}, kernfit takes
 *How* names the module in `kernels/operators/` that makes kernels of it, or what becomes of it otherwise.
 Inputs under *constant* must be known when the library is built: initialisers, or what is computed from
 constants and shapes. *Tests* are those of the onnx package that pass, of those that have static shapes and
-our [element types](element-types.md); *otherwise* says why the others do not. Operators of other domains
-are not taken, but for a model's own functions, which are written out. `invoke inspect mynet.onnx` says the
-same of a model's own nodes.
+our [element types](element-types.md); *otherwise* says why the others do not. `invoke inspect mynet.onnx`
+says the same of a model's own nodes.
+
+Of other domains kernfit takes a model's own functions, which are written out, and {count_contrib} operators
+of onnxruntime's `com.microsoft`, as which its optimiser and its quantiser save models:
+{contrib}.
 
 This page is made by `pytest tests/conformance/test_operators_page.py --update-golden`; CI fails where it
 is stale.
@@ -68,7 +74,13 @@ def page(failures: Mapping[str, str]) -> str:
             continue
         taken += bool(how)
         rows.append(" | ".join(_row(schema, how, tests[name], reasons[name])))
-    head = HEAD.format(count=len(rows), opset=defs.onnx_opset_version(), taken=taken)
+    head = HEAD.format(
+        count=len(rows),
+        opset=defs.onnx_opset_version(),
+        taken=taken,
+        contrib=fill(", ".join(f"`{name}`" for name in sorted(contrib.FUNCTIONS)), WIDTH),
+        count_contrib=len(contrib.FUNCTIONS),
+    )
     return head + "".join(f"| {row} |\n" for row in rows)
 
 
