@@ -80,7 +80,7 @@ class Case:
             ],
             [t for n, t in tensors.items() if n not in own],
         )
-        opsets = [helper.make_opsetid("", self.version), helper.make_opsetid(CONTRIB, 1)]
+        opsets = [helper.make_opsetid("", self.version), helper.make_opsetid(self.domain or CONTRIB, 1)]
         return helper.make_model(made, opset_imports=opsets, ir_version=8)
 
     def typed_model(self) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ import msgspec
 import onnx
 from onnx import shape_inference
 
+from kernels.elements import element_of
 from kernels.errors import InputError
 from kernels.estimate import Estimate, estimates
 from kernels.graph import optimise
@@ -18,7 +19,8 @@ from kernels.models import onnx_file
 from kernels.models.onnx_model import Walk, element_type, read_onnx
 from kernels.names import identifier
 from kernels.operators import find_family
-from kernels.program import Role, Tensor
+from kernels.operators.base import Array
+from kernels.program import ElementType, Role, Tensor
 from toolchains.target import Target
 
 
@@ -60,7 +62,7 @@ def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
     model, weights = onnx_file.load(path, dims)
     shapes = _inferred(model)
     walk = Walk(path, model, weights, Draft(identifier(path.stem), path.name))
-    floats = [value for value in walk.values.values() if value.dtype.kind == "f"]
+    held = [value for value in walk.values.values() if _is_weight(value)]
     missing: list[Missing] = []
     unknown: set[str] = set()
     unseen = 0
@@ -78,12 +80,18 @@ def _inspect(path: Path, dims: dict[str, int]) -> Inspection:
                 _assume(walk, shapes.get(name), name, unknown)
     return Inspection(
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        parameters=sum(value.size for value in floats),
-        parameter_bytes=sum(value.nbytes for value in floats),
+        parameters=sum(value.size for value in held),
+        parameter_bytes=sum(value.nbytes for value in held),
         flops=_flops(walk.draft),
         missing=tuple(missing),
         unseen=unseen,
     )
+
+
+def _is_weight(value: Array) -> bool:
+    """Whether it holds what is learnt, not shapes: numbers with a point, or bytes that stand for them."""
+    kind = element_of(value.dtype)
+    return kind is not None and (kind.floating or kind in (ElementType.INT8, ElementType.UINT8))
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:

@@ -211,6 +211,6 @@ def _evaluate(node: onnx.NodeProto, inputs: Sequence[Array | None], opset: int) 
             found = iter(ReferenceEvaluator(model).run(None, given))
     except (NotImplementedError, RuntimeError, TypeError):
         return None
-    except (ValueError, IndexError) as error:
+    except (AttributeError, IndexError, ValueError) as error:
         raise InputError(f"its constant inputs do not fit: {error}") from error
     return tuple(np.asarray(next(found)) if name else np.zeros(0) for name in node.output)

@@ -12,6 +12,7 @@ import pytest
 from kernels import graph
 from kernels.errors import InputError
 from kernels.models.contrib import FUNCTIONS
+from kernels.models.inspection import inspect_onnx
 from kernels.models.onnx_file import CONTRIB
 from kernels.models.onnx_model import read_onnx
 from kernels.models.unsigned import make_unsigned
@@ -63,6 +64,23 @@ def test_what_is_not_supported_of_a_node_is_told(case: Case, message: str, tmp_p
     onnx.save(case.model(dict.fromkeys(("o0", "o1"), onnx.TensorProto.FLOAT)), path)
     with pytest.raises(InputError, match=rf"m.onnx: node 'node' \({case.op}\): .*{message}"):
         read_onnx(path)
+
+
+def test_weights_of_bytes_are_parameters(tmp_path: Path) -> None:
+    (case,) = (case for case in INTEGERS if case.name == "QLinearConv-first")
+    onnx.save(case.typed_model(), tmp_path / "m.onnx")
+    found = inspect_onnx(tmp_path / "m.onnx", {})
+    scales, zeros, weights = 3, 3, 4 * 3 * 3 * 3
+    assert found.parameters == scales + zeros + weights
+    assert found.parameter_bytes == 4 * scales + zeros + weights
+    assert not found.missing
+
+
+def test_a_model_for_one_processors_vectors_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    case = Case("ReorderInput", X, domain="com.microsoft.nchwc")
+    onnx.save(case.model({"o0": onnx.TensorProto.FLOAT}), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="let it save no more than ORT_ENABLE_EXTENDED gives"):
+        read_onnx(tmp_path / "m.onnx")
 
 
 OPTIMISED = {

@@ -112,7 +112,7 @@ def _attended(
     """
     q, k, v = sides
     batch, heads, length, total, depth, width = extents
-    scale = f.attribute("scale", 0.0) or 1 / np.sqrt(depth)
+    scale = f.attribute("scale", 0.0) or depth**-0.5
     scores = f("Mul", f("MatMul", q, f.transposed(k, 0, 1, 3, 2)), f.number(scale))
     if f.attribute("unidirectional", 0):
         later = np.triu(np.ones((length, total), bool), 1 + total - length)
