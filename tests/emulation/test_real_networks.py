@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from kernels.models.oracle import OnnxRuntime, Oracle, oracle_for
 from kernels.program import Network, Role
 from kernels.whole import Reference
-from tests import builders, networks, shipped
+from tests import builders, networks, quantized, shipped
 from tests.unit.test_onnx import LARGE, SMALL
 from toolchains.batch import build_all
 from toolchains.cache import ROOT, code_digest, digest
@@ -126,6 +126,22 @@ def test_a_shipped_network_runs_whole_each_on_one_target(name: str, options: Opt
     network = bring(path, dims)
     assert isinstance(network, Network)
     built = build(network, find_target(EACH_ON_ONE[name]), sampled, QUIET, oracle_for(path, dims))
+    assert_right(built, "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        ("operators", "s390x"),
+        ("dynamic", "armv7"),
+        pytest.param("pairs", "riscv64", marks=pytest.mark.everything),
+    ],
+)
+def test_a_network_that_onnxruntime_quantised_runs_whole(
+    kind: str, target: str, options: Options, tmp_path: Path
+) -> None:
+    path = quantized.quantized(kind, tmp_path)
+    built = build(brought(path), find_target(target), options, QUIET, oracle_for(path))
     assert_right(built, "onnxruntime")
 
 
