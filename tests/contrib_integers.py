@@ -234,4 +234,28 @@ INTEGERS = [
         axis=1,
         word="axis",
     ),
+    *(
+        Case(
+            "DynamicQuantizeLSTM",
+            real("x", 3, 2, 5),
+            whole("w", np.int8, ways, 5, 24),
+            whole("r", np.int8, ways, 6, 24),
+            real("b", ways, 48) if word != "bare" else None,
+            None,
+            *((real("h", ways, 2, 6), real("c", ways, 2, 6)) if word == "states" else (None, None)),
+            None,
+            *((np.full(shape, 0.01, np.float32), np.zeros(shape, np.int8)) * 2),
+            outputs=3,
+            hidden_size=6,
+            direction=direction,
+            word=f"{direction}_{word}",
+        )
+        for direction, ways, word, shape in (
+            ("forward", 1, "bare", (1,)),
+            ("forward", 1, "states", (1, 24)),
+            ("reverse", 1, "states", (1,)),
+            ("bidirectional", 2, "bare", (2,)),
+            ("bidirectional", 2, "states", (2, 24)),
+        )
+    ),
 ]

@@ -114,8 +114,9 @@ def run(network: Network, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def session(model: Path | str | bytes) -> onnxruntime.InferenceSession:
-    """Onnxruntime with a model."""
+    """A session of one thread: how onnxruntime quantises a batch's states depends on their number."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -1,8 +1,8 @@
 """Nodes with graphs inside, which are gone when a model is read: branches and loops.
 
-A library's functions have no control flow: of an If the branch that is taken is compiled, of Loop, Scan and
-SequenceMap one iteration after another. Conditions and trip counts must be known for that (ONNX, "If",
-"Loop", "Scan", "SequenceMap").
+A library's functions have no control flow: of an If the branch that is taken is compiled, or both where
+that is known only at run time; of Loop, Scan and SequenceMap one iteration after another. Their conditions
+and trip counts must be known for that (ONNX, "If", "Loop", "Scan", "SequenceMap").
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kernels.models.onnx_sequences import Walk, attributes, constant, emit, know
 
 MOST_NODES = 1 << 17
 """Of all iterations that are written out, for a loop of few bytes must not take all time and memory."""
+BRANCHES = ("then_branch", "else_branch")
 OLDEST_SCAN = 9
 """In opset 8 Scan also ran over batches."""
 
@@ -46,12 +47,24 @@ def _written(
 
 
 def _choose(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
-    """The branch that is taken."""
-    taken = known(walk, node.input[0], "condition", "one branch is compiled")
-    branch = attributes(node)["then_branch" if taken.ravel()[0] else "else_branch"]
-    outputs = _written(walk, branch, name_of(node), (), opsets, "branch")
-    for name, output in zip(node.output, outputs, strict=True):
-        walk.alias(name, output)
+    """The branch that is taken; where nobody knows yet which, both, and those of their results."""
+    condition, words, name = node.input[0], attributes(node), name_of(node)
+    if condition in walk.values:
+        branch = words["then_branch" if walk.values[condition].ravel()[0] else "else_branch"]
+        for own, output in zip(
+            node.output, _written(walk, branch, name, (), opsets, "branch"), strict=True
+        ):
+            walk.alias(own, output)
+        return
+    chosen = f"{name}/chosen"
+    emit(walk, "Reshape", [condition, constant(walk, f"{name}/none", np.zeros(0, np.int64))], [chosen])
+    sides = (_written(walk, words[key], f"{name}/{key}", (), opsets, key) for key in BRANCHES)
+    for own, *pair in zip(node.output, *sides, strict=True):
+        results = [walk.tensor(each) for each in pair]
+        if results[0].shape != results[1].shape or results[0].dtype is not results[1].dtype:
+            what = " and ".join(f"{list(each.shape)} of {each.dtype}" for each in results)
+            raise InputError(f"its condition ('{condition}') must be constant: its branches give {what}")
+        emit(walk, "Where", [chosen, *pair], [own])
 
 
 def _loop(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:

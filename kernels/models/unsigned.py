@@ -15,19 +15,24 @@ from onnx import numpy_helper
 
 from kernels.operators.base import Array
 
+MOST_INPUTS = 16
 MIDDLE = 128
 """Between the least of the signed bytes and of the unsigned ones."""
-FACTORS: Mapping[str, tuple[int, int, int]] = {
-    "ConvInteger": (1, 2, 3),
-    "DynamicQuantizeMatMul": (1, -1, 3),
-    "MatMulInteger": (1, 2, 3),
-    "MatMulIntegerToFloat": (1, 4, 5),
-    "QAttention": (1, 6, 7),
-    "QGemm": (3, 2, 5),
-    "QLinearConv": (3, 2, 5),
-    "QLinearMatMul": (3, 2, 5),
+FACTORS: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "ConvInteger": ((1, 2, 3),),
+    "DynamicQuantizeLSTM": ((1, -1, 9), (2, -1, 11)),
+    "DynamicQuantizeMatMul": ((1, -1, 3),),
+    "MatMulInteger": ((1, 2, 3),),
+    "MatMulIntegerToFloat": ((1, 4, 5),),
+    "QAttention": ((1, 6, 7),),
+    "QGemm": ((3, 2, 5),),
+    "QLinearConv": ((3, 2, 5),),
+    "QLinearMatMul": ((3, 2, 5),),
 }
-"""Of each product the number of the second factor, of the first one's zero point, and of its own."""
+"""Of each product the number of the second factor, of the first one's zero point, and of its own.
+
+Where the first one has none among the inputs, it is unsigned.
+"""
 
 
 def make_unsigned(model: onnx.ModelProto) -> None:
@@ -38,18 +43,20 @@ def make_unsigned(model: onnx.ModelProto) -> None:
     known = {each.name: each for each in model.graph.initializer}
     made: dict[str, Array] = {}
     for node in model.graph.node:
-        factor, other, zero = FACTORS.get(node.op_type, (len(node.input), 0, 0))
-        names = [*node.input, *[""] * (zero + 1 - len(node.input))]
-        if factor >= len(node.input) or not _signed(known, names[factor]):
-            continue
-        if (names[zero] and not _signed(known, names[zero])) or (
-            other > 0 and _signed(known, names[other])
-        ):
-            continue
-        for number in (factor, zero):
-            given = numpy_helper.to_array(known[names[number]]) if names[number] else np.zeros((), np.int8)
-            names[number] = f"{names[number]}/unsigned"
-            made[names[number]] = (given.astype(np.int16) + MIDDLE).astype(np.uint8)
+        names = [*node.input, *[""] * MOST_INPUTS]
+        for factor, other, zero in FACTORS.get(node.op_type, ()):
+            if not _signed(known, names[factor]) or (names[zero] and not _signed(known, names[zero])):
+                continue
+            if other >= 0 and _signed(known, names[other]):
+                continue
+            for number in (factor, zero):
+                given = (
+                    numpy_helper.to_array(known[names[number]]) if names[number] else np.zeros((), np.int8)
+                )
+                names[number] = f"{names[number]}/unsigned"
+                made[names[number]] = (given.astype(np.int16) + MIDDLE).astype(np.uint8)
+        while len(names) > len(node.input) and not names[-1]:
+            del names[-1]
         node.input[:] = names
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
 

@@ -81,6 +81,59 @@ WEIGHTS = {
 }
 
 
+def branch(nodes: list[onnx.NodeProto], *outputs: str) -> onnx.GraphProto:
+    return helper.make_graph(nodes, "branch", [], [value(name, None) for name in outputs])
+
+
+@pytest.mark.parametrize("bound", [-1e3, 1e3])
+def test_of_an_if_that_is_decided_at_run_time_both_branches_are_computed(
+    bound: float, tmp_path: Path
+) -> None:
+    """Their tensors have the same names; one of them has another such If inside."""
+    inner = H(
+        "If",
+        ["is"],
+        ["t"],
+        then_branch=branch([H("Neg", ["x"], ["t"])], "t"),
+        else_branch=branch([H("Identity", ["x"], ["t"])], "t"),
+        name="inner",
+    )
+    node = H(
+        "If",
+        ["is"],
+        ["one", "other"],
+        then_branch=branch([H("Sqrt", ["x"], ["t"]), H("Exp", ["t"], ["u"])], "t", "u"),
+        else_branch=branch([H("Identity", ["x"], ["v"]), inner, H("Add", ["t", "x"], ["u"])], "v", "u"),
+        name="outer",
+    )
+    nodes = [
+        H("ReduceSum", ["x"], ["sum"], keepdims=1),
+        H("Reshape", ["sum", "flat"], ["number"]),
+        H("Less", ["number", "bound"], ["is"]),
+        node,
+        H("Concat", ["one", "other"], ["y"], axis=0),
+    ]
+    constants = {"bound": np.full(1, bound, np.float32), "flat": np.ones(1, np.int64)}
+    check(model(tmp_path, nodes, {"x": X}, constants), {"x": X})
+
+
+def test_branches_of_two_shapes_are_not_chosen_from_at_run_time(tmp_path: Path) -> None:
+    node = H(
+        "If",
+        ["is"],
+        ["y"],
+        then_branch=branch([H("Neg", ["x"], ["t"])], "t"),
+        else_branch=branch([H("ReduceSum", ["x"], ["t"], keepdims=1)], "t"),
+        name="outer",
+    )
+    given = {"x": X, "is": np.ones((), np.bool_)}
+    said = (
+        r"node 'outer' \(If\): its condition \('is'\) must be constant: its branches give \[70, 1, 5\] of"
+    )
+    with pytest.raises(InputError, match=said):
+        read_onnx(model(tmp_path, [node], given, {}))
+
+
 @pytest.mark.parametrize("output", ["last", "all"])
 def test_a_loop_is_its_iterations(output: str, tmp_path: Path) -> None:
     """More of them than one concatenation joins."""

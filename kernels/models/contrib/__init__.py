@@ -13,11 +13,15 @@ from itertools import zip_longest
 import onnx
 
 from kernels.errors import InputError
-from kernels.models.contrib import attention, fused, integers
+from kernels.models.contrib import attention, fused, integers, recurrent
 from kernels.models.contrib.body import OPSET, Body, Function
 from kernels.models.onnx_file import CONTRIB
 
-FUNCTIONS: Mapping[str, Function] = fused.FUNCTIONS | attention.FUNCTIONS | integers.FUNCTIONS
+FUNCTIONS: Mapping[str, Function] = {
+    name: write
+    for module in (fused, attention, integers, recurrent)
+    for name, write in module.FUNCTIONS.items()
+}
 """By the operator's type."""
 
 

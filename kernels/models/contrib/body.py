@@ -91,6 +91,14 @@ class Body:
             first = self("Add", first, term)
         return first
 
+    def row(self, x: str, number: int) -> str:
+        """What is at one place of the first axis."""
+        return self("Gather", x, self.number(number, TensorProto.INT64), axis=0)
+
+    def stacked(self, axis: int, *parts: str) -> str:
+        """Tensors side by side along a new axis."""
+        return self("Concat", *(self("Unsqueeze", part, self.whole(axis)) for part in parts), axis=axis)
+
     def transposed(self, x: str, *permutation: int) -> str:
         """A tensor with its axes in another order."""
         return self("Transpose", x, perm=permutation)
