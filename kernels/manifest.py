@@ -74,6 +74,8 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     kernels. `weights` tells where each constant lies in them, packed as its kernel's operand says.
     `weights_sha256` is of the values that the library was built with. Where they are not in it,
     others of the same `weights_layout` may take their place (`python -m kernels.pack`).
+    `dims` are the sizes that the model's open dimensions were given, and the values of inputs that
+    the library has not, by their names.
     """
 
     symbol: str
@@ -90,6 +92,7 @@ class ManifestNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights: tuple[Weight, ...]
     weights_layout: str = ""
     stack_vectors: int = 0
+    dims: dict[str, int] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -152,6 +155,7 @@ def _network(
         weights_sha256=weights_sha256,
         weights=network.weights,
         weights_layout=network.weights_layout,
+        dims=network.dims,
     )
 
 

@@ -206,6 +206,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `live_bytes` is the largest sum of tensors that are live at once: no arena is smaller.
     `weights_layout` is the SHA-256 of how weights that are not in the library lie, in hexadecimal;
     its bytes are the last of theirs (`kernels.graph.weights`). It is empty where they are in it.
+    `dims` are the program's.
     """
 
     inputs: tuple[Port, ...]
@@ -217,6 +218,7 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weights_bytes: int
     weights_mode: WeightsMode = "embed"
     weights_layout: str = ""
+    dims: dict[str, int] = {}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

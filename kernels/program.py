@@ -116,7 +116,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """All operators and tensors of one model.
 
     `form` is `listing` for a bag of kernels without values, which has no `_run`, and
-    `network` for a whole model.
+    `network` for a whole model. `dims` are the sizes that its open dimensions were given, and the
+    values of inputs that are none of the program's, by their names.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source: str
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
+    dims: dict[str, int] = {}
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name; KeyError if there is none."""

@@ -43,8 +43,7 @@ def pack_network(manifest: Manifest, model: Path, target: Path) -> str:
         )
     _require_block(manifest, described)
     reader = importlib.import_module("kernels.models.onnx_model")  # the onnx package takes a while
-    shapes = {port.name: port.shape for port in described.inputs}
-    network = optimise(reader.read_onnx(model, reader.onnx_file.open_dims(model, shapes)))
+    network = optimise(reader.read_onnx(model, described.dims))
     _require_same(manifest, described, network, model)
     total = hashlib.sha256()
     with replaced(target) as stream:

@@ -22,9 +22,9 @@ LARGEST_TENSOR = (1 << 31) - 1
 class Draft:
     """Tensors by name, operators in order, values of constants."""
 
-    def __init__(self, name: str, source: str) -> None:
-        """An empty network."""
-        self.name, self.source = name, source
+    def __init__(self, name: str, source: str, dims: Mapping[str, int] | None = None) -> None:
+        """An empty network; `dims` are the program's."""
+        self.name, self.source, self.dims = name, source, dict(dims or {})
         self.tensors: dict[str, Tensor] = {}
         self.constants: dict[str, Array] = {}
         self.operators: list[Operator] = []
@@ -36,7 +36,7 @@ class Draft:
     @classmethod
     def of(cls, network: Network) -> Draft:
         """What a network begins and ends with: inputs, constants and outputs, and no operators yet."""
-        draft = cls(network.program.name, network.program.source)
+        draft = cls(network.program.name, network.program.source, network.program.dims)
         draft.tensors = {t.name: t for t in network.program.tensors if t.role is not Role.INTERNAL}
         draft.constants = dict(network.constants)
         return draft
@@ -161,6 +161,7 @@ class Draft:
             source=self.source,
             tensors=tuple(tensors),
             operators=tuple(reversed(kept)),
+            dims=self.dims,
         )
         return Network(
             program=program,

@@ -93,6 +93,7 @@ def plan_network(
         weights_bytes=weights_bytes,
         weights_mode=weights_mode,
         weights_layout=layout,
+        dims=program.dims,
     )
     _limit(program.name, target, planned, max_arena)
     counts = Counter(call.kernel for call in calls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,6 @@ def load(path: Path, dims: Mapping[str, int]) -> tuple[onnx.ModelProto, dict[str
     _write_out(model)
     _infer(path, model)
     return model, weights
-
-
-def open_dims(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The sizes of the dimensions that a model leaves open, from the shapes of inputs by their names."""
-    found = {}
-    for value in _parse(path).graph.input:
-        shape = shapes.get(value.name, ())
-        if len(value.type.tensor_type.shape.dim) == len(shape) > 0:
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if _is_open(dim):
-                    found[_dim(value, axis, dim)] = shape[axis]
-    return found
 
 
 def fixed_inputs(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, Array]:

@@ -56,7 +56,8 @@ def read_onnx(path: Path, dims: Mapping[str, int] | None = None) -> Network:
     """
     model, weights = onnx_file.load(path, dims or {})
     producer = f"{model.producer_name} {model.producer_version}".strip()
-    draft = Draft(identifier(path.stem), f"{path.name}{f', by {producer}' if producer else ''}")
+    source = f"{path.name}{f', by {producer}' if producer else ''}"
+    draft = Draft(identifier(path.stem), source, dims)
     walk = Walk(path, model, weights, draft)
     for node in model.graph.node:
         walk.take(node)

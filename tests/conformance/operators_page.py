@@ -24,12 +24,11 @@ ELSEWHERE = {
     **dict.fromkeys(("Shape", "Size"), "when the model is read"),
     **dict.fromkeys(onnx_sequences.HANDLERS, "when the model is read, as the tensors that it holds"),
     **dict.fromkeys(onnx_control.HANDLERS, "written out, iteration by iteration"),
-    "If": "the branch that its condition chooses",
+    "If": "the branch that its condition chooses; both, where that is known at run time",
 }
 """What has no module of its own, and is taken all the same."""
 KNOWN: Mapping[str, tuple[int, ...]] = {
     **STATIC,
-    "If": (0,),
     "Loop": (0, 1),
     "SequenceAt": (1,),
     "SequenceErase": (1,),
