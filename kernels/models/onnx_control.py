@@ -16,7 +16,7 @@ import onnx
 from kernels.errors import InputError
 from kernels.models import onnx_functions
 from kernels.models.onnx_file import name_of
-from kernels.models.onnx_sequences import Walk, attributes, constant, emit, known, sequence, stack
+from kernels.models.onnx_sequences import Walk, attributes, constant, emit, hint, known, sequence, stack
 
 MOST_NODES = 1 << 17
 """Of all iterations that are written out, for a loop of few bytes must not take all time and memory."""
@@ -63,7 +63,8 @@ def _choose(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None
         results = [walk.tensor(each) for each in pair]
         if results[0].shape != results[1].shape or results[0].dtype is not results[1].dtype:
             what = " and ".join(f"{list(each.shape)} of {each.dtype}" for each in results)
-            raise InputError(f"its condition ('{condition}') must be constant: its branches give {what}")
+            why = f"its branches give {what}{hint(walk.tensor(condition))}"
+            raise InputError(f"its condition ('{condition}') must be constant: {why}")
         emit(walk, "Where", [chosen, *pair], [own])
 
 

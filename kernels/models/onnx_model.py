@@ -353,7 +353,8 @@ class View:
         """An input's value; InputError where `what` is not constant."""
         value = self.value(number)
         if value is None:
-            raise InputError(f"its {what} ('{self.given(number).name}') must be constant")
+            given = self.given(number)
+            raise InputError(f"its {what} ('{given.name}') must be constant{onnx_sequences.hint(given)}")
         return value
 
     def is_constant(self, tensor: Tensor) -> bool:

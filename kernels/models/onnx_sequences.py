@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from kernels.errors import InputError
-from kernels.program import Tensor
+from kernels.program import ElementType, Role, Tensor
 
 Array = NDArray[Any]
 
@@ -59,8 +59,15 @@ def known(walk: Walk, name: str, what: str, why: str) -> Array:
     """The value of an input; InputError if nobody knows it yet."""
     value = walk.values.get(name)
     if value is None:
-        raise InputError(f"its {what} ('{name}') must be constant: {why}")
+        raise InputError(f"its {what} ('{name}') must be constant: {why}{hint(walk.tensor(name))}")
     return value
+
+
+def hint(tensor: Tensor) -> str:
+    """What makes an input constant, if anything does, for the end of an error."""
+    whole = tensor.dtype in (ElementType.INT32, ElementType.INT64, ElementType.BOOL)
+    fits = tensor.role is Role.INPUT and tensor.elements == 1 and whole
+    return f"; --dim {tensor.name}=... gives it a value for good" if fits else ""
 
 
 def emit(walk: Walk, op: str, inputs: Sequence[str], outputs: Sequence[str], **words: Any) -> None:

@@ -291,12 +291,6 @@ def test_onnxs_own_domain_has_two_names(tmp_path: Path) -> None:
     assert read(saved(model, tmp_path)).program.operators == wanted
 
 
-THEN = helper.make_graph(
-    [helper.make_node("Relu", ["x"], ["t"])],
-    "then",
-    [],
-    [helper.make_tensor_value_info("t", TensorProto.FLOAT, (2, 3))],
-)
 BODY = helper.make_graph(
     [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["s"], ["r"])],
     "body",
@@ -317,7 +311,6 @@ STRINGS = helper.make_tensor("v", TensorProto.STRING, [2], [b"a", b"b"])
 @pytest.mark.parametrize(
     ("nodes", "constants", "message"),
     [
-        ([node("If", "go", then_branch=THEN, else_branch=THEN)], {}, "node 'node1' (If): "),
         (
             [node("Loop", "n", "go", "x", body=BODY)],
             {"n": TWICE},

@@ -127,9 +127,7 @@ def test_branches_of_two_shapes_are_not_chosen_from_at_run_time(tmp_path: Path) 
         name="outer",
     )
     given = {"x": X, "is": np.ones((), np.bool_)}
-    said = (
-        r"node 'outer' \(If\): its condition \('is'\) must be constant: its branches give \[70, 1, 5\] of"
-    )
+    said = r"node 'outer' \(If\): its condition .* must be constant: .*\[70, 1, 5\] .*--dim is="
     with pytest.raises(InputError, match=said):
         read_onnx(model(tmp_path, [node], given, {}))
 
