@@ -37,6 +37,11 @@ HALVES = {ElementType.FLOAT16: 2.0**-8, ElementType.BFLOAT16: 2.0**-5}
 """The same for outputs of half precision: eight of their unit round-offs, 2^-11 and 2^-8
 (IEEE 754-2019, table 3.5), for a few roundings on both sides."""
 
+NOTHING = 2.0**-24
+"""What may be in the place of an output of zeros alone: who computes it may cut off a function's tail."""
+BYTES = (ElementType.INT8, ElementType.UINT8)
+"""Outputs that may be off by one: they are roundings of numbers that the last place decides."""
+
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of a network and what it ought to make of them, by the model's names.
@@ -190,10 +195,12 @@ def _judge(port: Port, reference: Reference, found: Array) -> tuple[Verdict, flo
     size = np.where(np.isfinite(expected), np.abs(expected), 0.0)
     largest = float(size.max(initial=0.0))
     bound = np.zeros_like(expected)
-    if port.dtype.floating:
+    if port.dtype in BYTES:
+        bound += max(1.0, reference.looser.get(port.name, 0.0) * largest)
+    elif port.dtype.floating:
         normwise = reference.looser.get(port.name, reference.normwise)
         normwise = max(normwise, HALVES.get(port.dtype, 0.0))
-        bound = normwise * largest + reference.relative * size
+        bound = normwise * largest + reference.relative * size if largest else bound + NOTHING
     with np.errstate(all="ignore"):
         error = np.abs(found - expected)
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))

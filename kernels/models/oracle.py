@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels.operators.base import Array
 from kernels.program import Network
-from kernels.whole import COMPOSED, NORMWISE, Reference, compose, draw_inputs
+from kernels.whole import BYTES, COMPOSED, NORMWISE, Reference, compose, draw_inputs
 
 PROVIDERS = ["CPUExecutionProvider"]
 SHIFTS = 3
@@ -43,12 +43,12 @@ def shifted(inputs: Mapping[str, Array], seed: int) -> dict[str, Array]:
 
 
 def distance(one: Array, other: Array) -> float:
-    """How far a floating-point output is from another, of its largest magnitude."""
-    if one.dtype.kind != "f" or not one.size:
+    """How far an output of numbers with a point, or of bytes, is from another, of its largest magnitude."""
+    if not one.size or (one.dtype.kind != "f" and one.dtype.name not in BYTES):
         return 0.0
     with np.errstate(all="ignore"):
         apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
-        largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
+        largest = float(np.abs(one[np.isfinite(one)].astype(np.float64)).max(initial=0.0))
     return float(apart[np.isfinite(apart)].max(initial=0.0)) / largest if largest else 0.0
 
 

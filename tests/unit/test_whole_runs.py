@@ -34,7 +34,7 @@ def network(dtype: ElementType = ElementType.FLOAT32) -> NetworkPlan:
     )
 
 
-def judged(found: list[Any], planned: NetworkPlan, target: Any, **tolerance: float) -> whole.Verdict:
+def judged(found: list[Any], planned: NetworkPlan, target: Any, **tolerance: Any) -> whole.Verdict:
     """The verdict on `found`, where 1, 2, 3, 4 and 5, -6, NaN were due."""
     expected = {"a": np.array([[1.0, 2.0], [3.0, 4.0]]), "b": np.array([5.0, -6.0, np.nan])}
     if planned.outputs[1].dtype is not ElementType.FLOAT32:
@@ -71,6 +71,22 @@ def test_integers_are_exact() -> None:
     planned = network(ElementType.INT64)
     assert judged([[1.0, 2.0, 3.0, 4.0], [5, -6, 7]], planned, TARGETS[1]).passed
     assert not judged([[1.0, 2.0, 3.0, 4.0], [5, -6, 8]], planned, TARGETS[1]).passed
+
+
+@pytest.mark.parametrize("looser", [{}, {"b": 0.5}])
+def test_bytes_may_be_off_by_one_or_by_what_inputs_make_of_them(looser: dict[str, float]) -> None:
+    planned = network(ElementType.INT8)
+    assert judged([[1.0, 2.0, 3.0, 4.0], [5, -7, 8]], planned, TARGETS[1], looser=looser).passed
+    off = judged([[1.0, 2.0, 3.0, 4.0], [5, -6, 10]], planned, TARGETS[1], looser=looser)
+    assert off.passed == bool(looser)
+
+
+def test_an_output_of_zeros_alone_may_be_a_tail_that_was_cut_off() -> None:
+    plan = network()
+    reference = Reference(source="test", inputs={}, outputs={"a": np.zeros((2, 2)), "b": np.ones(3)})
+    for value, right in ((1e-9, True), (1e-6, False)):
+        raw = np.array([value, 0, 0, 0, 1, 1, 1], "<f4").tobytes()
+        assert whole.judge(plan, reference, raw, TARGETS[0]).passed == right
 
 
 def test_an_output_of_the_wrong_size_is_wrong() -> None:
