@@ -166,6 +166,14 @@ FUSED = [
         word="batches",
     ),
     Case("LayerNormalization", T, real("g", 8), real("b", 8), axis=-1, epsilon=1e-3, domain="", version=12),
+    Case(
+        *("SimplifiedLayerNormalization", T.astype(np.float16), real("g", 8)),
+        axis=-1,
+        epsilon=1e-6,
+        domain="",
+        version=12,
+        word="half",
+    ),
     Case("SimplifiedLayerNormalization", T, real("g", 8), axis=-1, epsilon=1e-6, domain="", version=12),
     Case("TransposeMatMul", real("a", 4, 3), real("b", 4, 5), transA=1),
     Case("Gelu", X),
@@ -372,6 +380,7 @@ FUSED += [
         real("v", 2, 2, 6, 4),
         num_heads=2,
         free=3,
+        outputs=3,
         word="heads",
     ),
     Case(
@@ -398,6 +407,16 @@ FUSED += [
         outputs=3,
         free=8,
         word="past",
+    ),
+    *(
+        Case(
+            *("Attention", T[:1], QKV, QKV_BIAS, np.array([[0, 0, 1, 1, 1]], np.int32)),
+            num_heads=2,
+            unidirectional=1,
+            mask_filter_value=value,
+            word=f"left_{value:.0e}",
+        )
+        for value in (-1e4, float(np.finfo(np.float32).min))
     ),
     Case(
         "RotaryEmbedding",
@@ -446,7 +465,7 @@ FUSED += [
         *TABLES,
         real("g", 8),
         real("b", 8),
-        np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.int32),
+        np.array([[1, 1, 2, 0], [1, 1, 1, 1]], np.int32),
         free=2,
         outputs=2,
     ),

@@ -49,11 +49,18 @@ INTEGERS = [
             zero(120),
             step(1 / 256),
             zero(0),
-            axis=a,
             opset=o,
-            word=f"{a}_{o}",
+            word=f"{o}_{'_'.join(map(str, a.values()))}",
+            **a,
         )
-        for a, o in ((-1, 13), (1, 13), (1, 12), (2, 11))
+        for a, o in (
+            ({"axis": -1}, 13),
+            ({"axis": 1}, 13),
+            ({"axis": 1}, 12),
+            ({"axis": 2}, 11),
+            ({}, 12),
+            ({}, 13),
+        )
     ),
     Case(
         "QLinearSoftmax",

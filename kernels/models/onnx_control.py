@@ -48,7 +48,7 @@ def _written(
 
 def _choose(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     """The branch that is taken; where nobody knows yet which, both, and those of their results."""
-    condition, words, name = node.input[0], attributes(node), name_of(node)
+    condition, words, name = node.input[0], attributes(node), walk.space(name_of(node))
     if condition in walk.values:
         branch = words["then_branch" if walk.values[condition].ravel()[0] else "else_branch"]
         for own, output in zip(
@@ -71,7 +71,7 @@ def _choose(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None
 def _loop(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     """One iteration after another, as long as the condition holds and up to the trip count."""
     why = "its iterations are written out"
-    body, name = attributes(node)["body"], name_of(node)
+    body, name = attributes(node)["body"], walk.space(name_of(node))
     count, condition, *states = [*node.input, "", ""][: max(2, len(node.input))]
     trips = int(known(walk, count, "trip count", why).ravel()[0]) if count else MOST_NODES + 1
     condition = condition or constant(walk, f"{name}/always", True)  # noqa: FBT003 - a value, not a flag
@@ -93,7 +93,7 @@ def _scan(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     """One iteration for each place along the axes of what is scanned."""
     if opsets.get("", 0) < OLDEST_SCAN:
         raise InputError(f"of an opset before {OLDEST_SCAN}")
-    words, name = attributes(node), name_of(node)
+    words, name = attributes(node), walk.space(name_of(node))
     carried = len(node.input) - words["num_scan_inputs"]
     states, sources = list(node.input[:carried]), node.input[carried:]
     shapes = [walk.tensor(source).shape for source in sources]
@@ -149,7 +149,7 @@ def _map(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     made: list[list[str]] = [[] for _ in node.output]
     for number in range(len(items)):
         given = [walk.sequences[name][number] if name in walk.sequences else name for name in node.input]
-        outputs = _written(walk, body, f"{name_of(node)}.{number}", given, opsets, "body")
+        outputs = _written(walk, body, f"{walk.space(name_of(node))}.{number}", given, opsets, "body")
         for found, output in zip(made, outputs, strict=True):
             found.append(output)
     walk.sequences |= {name: tuple(found) for name, found in zip(node.output, made, strict=True)}

@@ -183,8 +183,9 @@ def _one_domain(model: onnx.ModelProto) -> None:
     for opset in (opset for owner in owners for opset in owner.opset_import):
         opset.domain = "" if opset.domain == ONNX_DOMAIN else opset.domain
     opset = max((each.version for each in model.opset_import if not each.domain), default=0)
-    if CONTRIB not in {each.domain for each in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    for owner in owners:
+        if CONTRIB not in {each.domain for each in owner.opset_import}:
+            owner.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     while nodes:
         node = nodes.pop()
         node.domain = "" if node.domain == ONNX_DOMAIN else node.domain

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from onnx import defs
 
 from kernels.errors import InputError
-from kernels.models.onnx_file import array_of, defaults, name_of
+from kernels.models.onnx_file import array_of, defaults
 
 
 def body(
-    node: onnx.NodeProto, opset: int, types: Sequence[onnx.TypeProto]
+    node: onnx.NodeProto, opset: int, types: Sequence[onnx.TypeProto], prefix: str
 ) -> tuple[list[onnx.NodeProto], dict[str, int]] | None:
     """The nodes that compute what `node` does, and the opsets that they are of; None if there are none.
 
-    `types` are those of its inputs, one that is not given without a type. Tensors inside have the
-    node's name before theirs, as have the nodes. What no needed output is made of is left out.
+    `types` are those of its inputs, one that is not given without a type. Tensors inside have `prefix`
+    before their names, as have the nodes. What no needed output is made of is left out.
     """
     try:
         schema = defs.get_schema(node.op_type, opset, node.domain)
@@ -34,7 +34,6 @@ def body(
         return None
     attributes = (*function.attribute_proto, *defaults(node, schema), *node.attribute)
     given = {attribute.name: attribute for attribute in attributes}
-    prefix = name_of(node)
     inputs = [*node.input, *[""] * (len(function.input) - len(node.input))]
     outputs = [*node.output, *[""] * (len(function.output) - len(node.output))]
     names = {"": "", **dict(zip(function.input, inputs, strict=False))}

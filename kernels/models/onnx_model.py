@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kernels.models import (
     onnx_sequences,
     onnx_tail,
 )
+from kernels.models.onnx_beyond import BEYOND, DOMAINS
 from kernels.names import identifier
 from kernels.operators import find_family, importers
 from kernels.operators.node import Importer
@@ -77,6 +79,8 @@ class Walk:
         self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
+        made = (name for node in model.graph.node for name in node.output)
+        self._spaces = {name[:at] for name in (*self._read, *made) for at in _ends(name)}
         self._elements = 0
         self.tensors: dict[str, Tensor] = {}
         self.values: dict[str, Array] = dict(weights)
@@ -138,7 +142,7 @@ class Walk:
             what = f"attribute '{referring[0].name}' refers to a function's '{referring[0].ref_attr_name}'"
             raise InputError(f"{what}, but this node is in none")
         opset = opsets.get(node.domain, 0)
-        if self._taken_apart(node, opsets):
+        if self._taken_apart(node, opsets) or self._contributed(node):
             return
         first = len(self.draft.operators)
         try:
@@ -168,6 +172,18 @@ class Walk:
             raise unfit(error) from error
         return control is not None or naming is not None
 
+    def _contributed(self, node: onnx.NodeProto) -> bool:
+        """Whether it is an operator of onnxruntime's; the nodes that it stands for are taken then."""
+        if node.domain != onnx_file.CONTRIB or node.op_type not in contrib.FUNCTIONS:
+            return False
+        types = [self._type(name) for name in node.input]
+        try:
+            written = contrib.body(node, types, self.space(onnx_file.name_of(node)))
+        except UNFIT as error:
+            raise unfit(error) from error
+        self.take_inside(*written, "function")
+        return True
+
     def alias(self, name: str, other: str) -> None:
         """Make a name mean what another one means."""
         if other not in self.sequences and other not in self.values:
@@ -176,6 +192,12 @@ class Walk:
         self._forget(name)
         for book, value in found:
             book[name] = value
+
+    def space(self, base: str) -> str:
+        """What names of tensors begin with that are put between the model's own: `base`, or more."""
+        while base in self._spaces:
+            base += "'"
+        return base
 
     def _books(self) -> Sequence[dict[str, Any]]:
         return self.tensors, self.values, self.sequences
@@ -214,10 +236,7 @@ class Walk:
         if outputs:
             return outputs
         types = [self._type(name) for name in node.input]
-        try:
-            function = contrib.body(node, types) or onnx_functions.body(node, opset, types)
-        except UNFIT as error:
-            raise unfit(error) from error
+        function = onnx_functions.body(node, opset, types, self.space(onnx_file.name_of(node)))
         if function is None:
             raise why
         self._expand(*function, why=why)
@@ -257,9 +276,7 @@ class Walk:
         if all(value is not None or not name for name, value in zip(node.input, known, strict=True)):
             folded = onnx_constants.fold(node, known, opset)
             if folded is not None:
-                self._elements += sum(value.size for value in folded)
-                if self._elements > MOST_ELEMENTS:
-                    raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
+                self.count(sum(value.size for value in folded))
                 return folded
         beyond = (DOMAINS if node.domain else BEYOND).get(node.domain or node.op_type, "")
         if beyond and any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
@@ -274,6 +291,12 @@ class Walk:
             domain = f" of the domain '{node.domain}'" if node.domain else ""
             raise InputError(f"kernfit has no operator for this type{domain}, nor can compute it ahead")
         return self._imported(node, opset, importer)
+
+    def count(self, elements: int) -> None:
+        """Say that so many are computed ahead; InputError where they become too many."""
+        self._elements += elements
+        if self._elements > MOST_ELEMENTS:
+            raise InputError(f"more than {MOST_ELEMENTS} elements of constants are computed ahead")
 
     def _imported(self, node: onnx.NodeProto, opset: int, importer: Importer) -> Sequence[Tensor]:
         """What an importer makes of a node, under the model's own names."""
@@ -377,9 +400,11 @@ class View:
         if kind in MOVES and values[0] is not None:
             (words,) = (attributes or {}).values()
             return self.constant(MOVES[kind](values[0], words))
-        if kind in ARITHMETIC and all(each is not None and each.dtype == np.float32 for each in values):
+        numbers = [each for each in values if each is not None and each.dtype == np.float32]
+        if kind in ARITHMETIC and len(numbers) == len(values):
+            self._walk.count(prod(np.broadcast_shapes(*(each.shape for each in numbers))))
             with np.errstate(all="ignore"):
-                return self.constant(ARITHMETIC[kind](*values))
+                return self.constant(ARITHMETIC[kind](*numbers))
         half = self._half(operands)
         if half is None:
             return self._call(kind, operands, attributes, **entry)
@@ -444,33 +469,6 @@ class View:
         return tuple(found)
 
 
-BEYOND: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("NonMaxSuppression", "NonZero", "Unique"),
-        "the shape of its result depends on the values of its inputs, which must be constant",
-    ),
-    **dict.fromkeys(
-        (
-            "Bernoulli",
-            "Multinomial",
-            "RandomNormal",
-            "RandomNormalLike",
-            "RandomUniform",
-            "RandomUniformLike",
-        ),
-        "its result is random, and a library's depend on their inputs alone; give the numbers as an input",
-    ),
-    **dict.fromkeys(
-        ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"),
-        "strings are not supported; a library's values are tensors of numbers",
-    ),
-}
-"""Why operators that no family will take are refused."""
-DOMAINS = {
-    "com.microsoft.nchwc": "onnxruntime saved the model for one processor's vectors; "
-    "let it save no more than ORT_ENABLE_EXTENDED gives, or take the model before",
-}
-"""Why operators of a domain are refused."""
 MOVES: Mapping[str, Any] = {
     "reshape": lambda value, shape: value.reshape(shape),
     "transpose": lambda value, permute: np.ascontiguousarray(value.transpose(permute)),
@@ -478,6 +476,11 @@ MOVES: Mapping[str, Any] = {
 """What is done to a constant when the model is read."""
 ARITHMETIC: Mapping[str, Any] = {"add": np.add, "div": np.divide, "mul": np.multiply, "sub": np.subtract}
 """What is computed of two constants then, rounded to float32 as a kernel rounds."""
+
+
+def _ends(name: str) -> Iterator[int]:
+    """Where a name's parts end."""
+    return (at for at, letter in enumerate(name) if letter in "/.")
 
 
 def element_type(code: int) -> ElementType | None:

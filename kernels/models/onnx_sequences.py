@@ -43,6 +43,9 @@ class Walk(Protocol):
     def alias(self, name: str, other: str) -> None:
         """Make a name mean what another one means."""
 
+    def space(self, base: str) -> str:
+        """What names of tensors begin with that are put between the model's own."""
+
     def need(self, names: Sequence[str]) -> None:
         """Say that these will be read."""
 
@@ -86,10 +89,10 @@ def stack(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
     """Tensors of one shape side by side along a new axis."""
     if not parts:
         raise InputError(f"'{name}' holds nothing, and nobody knows of what shape")
-    shape = walk.tensor(parts[0]).shape
+    shape, inside = walk.tensor(parts[0]).shape, walk.space(name)
     at = axis % (len(shape) + 1)
-    extents = constant(walk, f"{name}/shape", np.array([*shape[:at], 1, *shape[at:]], np.int64))
-    made = [f"{name}/part.{number}" for number in range(len(parts))]
+    extents = constant(walk, f"{inside}/shape", np.array([*shape[:at], 1, *shape[at:]], np.int64))
+    made = [f"{inside}/part.{number}" for number in range(len(parts))]
     for part, own in zip(parts, made, strict=True):
         other = walk.tensor(part).shape
         if other != shape:
@@ -100,11 +103,11 @@ def stack(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
 
 def join(walk: Walk, parts: Sequence[str], axis: int, name: str) -> None:
     """Tensors one after another along an axis, so many at a time."""
-    level = 0
+    level, inside = 0, walk.space(name)
     while len(parts) > MOST_JOINED:
         level += 1
         groups = [parts[at : at + MOST_JOINED] for at in range(0, len(parts), MOST_JOINED)]
-        joined = [f"{name}/joined.{level}.{number}" for number in range(len(groups))]
+        joined = [f"{inside}/joined.{level}.{number}" for number in range(len(groups))]
         for group, own in zip(groups, joined, strict=True):
             emit(walk, "Concat", group, [own], axis=axis)
         parts = joined
@@ -184,9 +187,10 @@ def _split(walk: Walk, node: onnx.NodeProto) -> None:
         sizes = [int(size) for size in split] if split.ndim else [step] * (extent // step)
         if not split.ndim and extent % step:
             sizes.append(extent % step)
-    parts = tuple(f"{result}/part.{number}" for number in range(len(sizes)))
+    inside = walk.space(result)
+    parts = tuple(f"{inside}/part.{number}" for number in range(len(sizes)))
     if given or words.get("keepdims", 1):
-        extents = constant(walk, f"{result}/split", np.array(sizes, np.int64))
+        extents = constant(walk, f"{inside}/split", np.array(sizes, np.int64))
         emit(walk, "Split", [source, extents], parts, axis=axis)
     else:
         for number, part in enumerate(parts):

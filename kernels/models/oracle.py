@@ -101,7 +101,7 @@ class OnnxRuntime(Oracle):
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         try:
-            session = runtime.InferenceSession(self._model(), options, providers=PROVIDERS)
+            session = self._session(runtime, options)
             names, fixed = [each.name for each in session.get_outputs()], self._fixed()
             for least in (0, 1):
                 inputs = draw_inputs(network, least)
@@ -128,14 +128,21 @@ class OnnxRuntime(Oracle):
             source="; ".join([self.identity, *said]), inputs=inputs, outputs=outputs, looser=loose
         )
 
+    def _session(self, runtime: Any, options: Any) -> Any:
+        """Of the model as it computes exactly; or else as it is, for not all is taken otherwise."""
+        try:
+            return runtime.InferenceSession(self._model(), options, providers=PROVIDERS)
+        except Exception:  # noqa: BLE001 - its errors share no base class
+            return runtime.InferenceSession(str(self._path), options, providers=PROVIDERS)
+
     def _model(self) -> str | bytes:
         """Its file, or what stands for that where products of bytes could saturate."""
-        unsigned = importlib.import_module("kernels.models.unsigned")  # the onnx package takes a while
-        nodes = unsigned.onnx.load(self._path, load_external_data=False).graph.node
-        if not any(node.op_type in unsigned.FACTORS for node in nodes):
+        exactly = importlib.import_module("kernels.models.exactly")  # the onnx package takes a while
+        nodes = exactly.onnx.load(self._path, load_external_data=False).graph.node
+        if not any(node.op_type in exactly.FACTORS for node in nodes):
             return str(self._path)
-        model = unsigned.onnx.load(self._path)
-        unsigned.make_unsigned(model)
+        model = exactly.onnx.load(self._path)
+        exactly.make_exact(model)
         return bytes(model.SerializeToString())
 
     def _with_other_weights(self, options: Any) -> Iterator[Any]:
@@ -152,7 +159,7 @@ class OnnxRuntime(Oracle):
         for tensor in model.graph.initializer:
             if tensor.name in moved:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved[tensor.name], tensor.name))
-        importlib.import_module("kernels.models.unsigned").make_unsigned(model)
+        importlib.import_module("kernels.models.exactly").make_exact(model)
         runtime = importlib.import_module("onnxruntime")
         yield runtime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
 

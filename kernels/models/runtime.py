@@ -13,8 +13,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from kernels.errors import InputError, MissingToolError
+from kernels.models.exactly import make_exact
 from kernels.models.onnx_file import fixed_inputs
-from kernels.models.unsigned import make_unsigned
 
 OWN_INITIALISERS = 4
 """From this version of the format on, an initialiser need not be an input as well."""
@@ -61,7 +61,7 @@ def open_session(
         options.profile_file_prefix = str(profile)
     model = _closed(path, also, dims or {})
     if not optimised:
-        make_unsigned(model)
+        make_exact(model)
     try:
         return runtime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -9,8 +9,8 @@ from textwrap import fill
 from onnx import defs
 
 from kernels.models import contrib, onnx_control, onnx_sequences
+from kernels.models.onnx_beyond import BEYOND
 from kernels.models.onnx_constants import EXACT, MOVING
-from kernels.models.onnx_model import BEYOND
 from kernels.models.onnx_tail import TAIL
 from kernels.operators import importers
 from tests.conformance.selection import STATIC, cases

@@ -8,18 +8,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from kernels import graph
 from kernels.errors import InputError
 from kernels.models.contrib import FUNCTIONS
+from kernels.models.exactly import make_exact
 from kernels.models.inspection import inspect_onnx
 from kernels.models.onnx_file import CONTRIB
 from kernels.models.onnx_model import read_onnx
-from kernels.models.unsigned import make_unsigned
 from tests import builders, networks
-from tests.contrib import FUSED, Case, T, W, X, real
+from tests.contrib import FUSED, QKV, QKV_BIAS, Case, T, W, X, real
 from tests.contrib_integers import INTEGERS
 
+K = real("k", 2, 6, 8)
 NODES = [*FUSED, *INTEGERS]
 
 
@@ -28,7 +30,7 @@ def test_a_node_is_what_onnxruntime_takes_it_for(case: Case, tmp_path: Path) -> 
     path = tmp_path / "m.onnx"
     model = case.typed_model()
     onnx.save(model, path)
-    make_unsigned(model)
+    make_exact(model)
     given = case.given()
     wanted = networks.expected(model.SerializeToString(), given)
     network = graph.optimise(read_onnx(path))
@@ -55,6 +57,9 @@ def test_every_operator_is_tried() -> None:
         (Case("FusedConv", X, W, activation="Clip", activation_params=[1.0]), "does not fit"),
         (Case("SkipLayerNormalization", T, T, real("g", 8), outputs=2), "its output 'o1' is not supported"),
         (Case("MultiHeadAttention", T, num_heads=2), "queries, keys and values in one tensor"),
+        (Case("MultiHeadAttention", T, K, K, num_heads=2, unidirectional=1), "other tokens as keys"),
+        (Case("Attention", T, QKV, QKV_BIAS, np.arange(8, dtype=np.int32), num_heads=2), "mask of shape"),
+        (Case("FusedMatMul", real("a", 4, 5), real("b", 4), transA=1), "a transposed matrix by a vector"),
         (Case("LongformerAttention", T), "no operator for this type of the domain 'com.microsoft'"),
     ],
     ids=lambda given: given.name if isinstance(given, Case) else "",
@@ -80,6 +85,33 @@ def test_a_model_for_one_processors_vectors_is_refused_with_what_to_do(tmp_path:
     case = Case("ReorderInput", X, domain="com.microsoft.nchwc")
     onnx.save(case.model({"o0": onnx.TensorProto.FLOAT}), tmp_path / "m.onnx")
     with pytest.raises(InputError, match="let it save no more than ORT_ENABLE_EXTENDED gives"):
+        read_onnx(tmp_path / "m.onnx")
+
+
+def test_names_inside_are_none_of_the_models_own(tmp_path: Path) -> None:
+    """A sum inside the node would have the name of another tensor."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["n/Add.0.0"]),
+        helper.make_node("BiasGelu", ["x", "b"], ["g"], name="n", domain=CONTRIB),
+        helper.make_node("Add", ["g", "n/Add.0.0"], ["y"]),
+    ]
+    values = {
+        name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in {"x": (2, 3), "b": (3,), "y": (2, 3)}.items()
+    }
+    made = helper.make_graph(nodes, "g", [values["x"], values["b"]], [values["y"]])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)]
+    onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    network = read_onnx(tmp_path / "m.onnx")
+    given = networks.inputs_of(network)
+    networks.assert_same(networks.run(network, given), networks.expected(tmp_path / "m.onnx", given))
+
+
+def test_constants_that_are_computed_ahead_are_bounded(tmp_path: Path) -> None:
+    sides = {"a": np.ones((1 << 16, 1), np.float32), "b": np.ones((1, 1 << 16), np.float32)}
+    nodes = [helper.make_node("Mean", ["a", "b"], ["m"]), helper.make_node("Add", ["m", "x"], ["y"])]
+    onnx.save(networks.model(nodes, {"x": (1,)}, ["y"], sides), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="elements of constants are computed ahead"):
         read_onnx(tmp_path / "m.onnx")
 
 

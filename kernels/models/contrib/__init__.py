@@ -15,7 +15,6 @@ import onnx
 from kernels.errors import InputError
 from kernels.models.contrib import attention, fused, integers, recurrent
 from kernels.models.contrib.body import OPSET, Body, Function
-from kernels.models.onnx_file import CONTRIB
 
 FUNCTIONS: Mapping[str, Function] = {
     name: write
@@ -26,18 +25,17 @@ FUNCTIONS: Mapping[str, Function] = {
 
 
 def body(
-    node: onnx.NodeProto, types: Sequence[onnx.TypeProto]
-) -> tuple[list[onnx.NodeProto], dict[str, int]] | None:
-    """The nodes that compute what `node` does, and the opsets that they are of; None if it is unknown.
+    node: onnx.NodeProto, types: Sequence[onnx.TypeProto], prefix: str
+) -> tuple[list[onnx.NodeProto], dict[str, int]]:
+    """The nodes that compute what `node` does, and the opsets that they are of.
 
-    `types` are those of its inputs. InputError says what of it is not supported.
+    `types` are those of its inputs; names inside begin with `prefix`. InputError says what of it is not
+    supported.
     """
-    write = FUNCTIONS.get(node.op_type) if node.domain == CONTRIB else None
-    if write is None:
-        return None
-    written = Body(node, types)
-    results = write(written)
+    written = Body(node, types, prefix)
+    results = FUNCTIONS[node.op_type](written)
     results = (results,) if isinstance(results, str) else results
+    results = tuple(written("Identity", each) if each in written.given else each for each in results)
     names = dict(zip(results, node.output, strict=False))
     for name, result in zip_longest(node.output, results, fillvalue=""):
         if name and not result:

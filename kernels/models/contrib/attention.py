@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from kernels.errors import InputError
@@ -11,7 +9,7 @@ from kernels.models.contrib.body import Body, Function
 
 ROWS, HEADS = 3, 4
 """Dimensions of (batch, length, width), and of (batch, heads, length, depth)."""
-LOWEST = np.finfo(np.float32).min
+LOWEST = float(np.finfo(np.float32).min)
 
 
 def _attention(f: Body) -> tuple[str, ...]:
@@ -49,7 +47,7 @@ def _self_attention(
         v = f("Concat", f("Squeeze", values, f.whole(0)), v, axis=2)
     present = f("Concat", *(f("Unsqueeze", each, f.whole(0)) for each in (k, v)), axis=0)
     number, given = mask
-    masks = [_masked(f, number, length + ago) if given else "", added]
+    masks = (_masked(f, number, length + ago) if given else "", added)
     extents = (batch, heads, length, length + ago, sizes[0] // heads, sizes[2] // heads)
     return _attended(f, (q, k, v), masks, extents), present
 
@@ -69,10 +67,12 @@ def _multi_head_attention(f: Body) -> tuple[str, ...]:
         for each, own, shape in zip((query, key, value), biases, shapes, strict=True)
     )
     total = shapes[1][-2]
+    if f.attribute("unidirectional", 0) and total != shapes[0][1]:
+        raise InputError("tokens that see those before them, and other tokens as keys, are not supported")
     if past_key:
         total += f.shape(6)[2]
         k, v = (f("Concat", *pair, axis=2) for pair in ((past_key, k), (past_value, v)))
-    masks = [_masked(f, 4, total) if mask else "", added]
+    masks = (_masked(f, 4, total) if mask else "", added)
     batch, length, _ = shapes[0]
     extents = (batch, heads, length, total, widths[0] // heads, widths[2] // heads)
     return _attended(f, (q, k, v), masks, extents), k, v
@@ -87,7 +87,7 @@ def _by_heads(f: Body, x: str, shape: tuple[int, ...], heads: int) -> str:
 def _masked(f: Body, number: int, total: int) -> str:
     """What is added to scores where a mask hides keys: one of lengths, of begins too, or of each key."""
     name, shape, batch = f.given[number], f.shape(number), f.shape(0)[0]
-    if len(shape) == 1:
+    if len(shape) == 1 and shape[0] in (batch, 2 * batch):
         places = f.constant(np.arange(total, dtype=np.int32)[None])
         ends, *begins = f.several(shape[0] // batch, "Split", name, axis=0, num_outputs=shape[0] // batch)
         shown = f("Less", places, f("Unsqueeze", ends, f.whole(1)))
@@ -104,20 +104,25 @@ def _masked(f: Body, number: int, total: int) -> str:
 
 
 def _attended(
-    f: Body, sides: tuple[str, str, str], masks: Sequence[str], extents: tuple[int, int, int, int, int, int]
+    f: Body,
+    sides: tuple[str, str, str],
+    masks: tuple[str, str],
+    extents: tuple[int, int, int, int, int, int],
 ) -> str:
     """Attention of queries, keys and values, by heads (batch, heads, length, depth).
 
+    `masks` are what hides keys, and what else is added to scores; either may be none.
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2.
     """
     q, k, v = sides
+    mask, added = masks
     batch, heads, length, total, depth, width = extents
     scale = f.attribute("scale", 0.0) or depth**-0.5
     scores = f("Mul", f("MatMul", q, f.transposed(k, 0, 1, 3, 2)), f.number(scale))
     if f.attribute("unidirectional", 0):
         later = np.triu(np.ones((length, total), bool), 1 + total - length)
-        masks = [*masks, f.constant(np.where(later, LOWEST, 0).astype(np.float32))]
-    weights = f("Softmax", f.sum(scores, *masks), axis=-1)
+        mask = f("Where", f.constant(later), f.number(LOWEST), mask or f.number(0.0))
+    weights = f("Softmax", f.sum(scores, mask, added), axis=-1)
     together = f.transposed(f("MatMul", weights, v), 0, 2, 1, 3)
     return f("Reshape", together, f.whole(batch, length, heads * width))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kernels.errors import InputError
-from kernels.models.onnx_file import name_of, plain
+from kernels.models.onnx_file import plain
 
 OPSET = 23
 """Of ONNX's operators in the bodies."""
@@ -21,10 +21,9 @@ REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 class Body:
     """What one node does, written down node by node."""
 
-    def __init__(self, node: onnx.NodeProto, types: Sequence[onnx.TypeProto]) -> None:
-        """Begin with nothing; `types` are those of the node's inputs."""
-        self._node, self._types = node, types
-        self._prefix = name_of(node)
+    def __init__(self, node: onnx.NodeProto, types: Sequence[onnx.TypeProto], prefix: str) -> None:
+        """Begin with nothing; `types` are those of the node's inputs, and `prefix` begins names."""
+        self._types, self._prefix = types, prefix
         self._attributes = {given.name: plain(given) for given in node.attribute}
         self.given = list(node.input)
         self.nodes: list[onnx.NodeProto] = []

@@ -12,8 +12,7 @@ from kernels.errors import InputError
 from kernels.models.contrib.body import Body, Function, same
 
 CONVOLUTION = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-PARAMETERS = ("leaky_relu_alpha", "activation_alpha", "activation_beta", "activation_gamma")
-"""Of activations; the first is what the second was called before."""
+PARAMETERS = ("activation_alpha", "activation_beta", "activation_gamma")
 BITS = (2, 4, 8)
 
 
@@ -73,6 +72,10 @@ def _fused_gemm(f: Body) -> str:
 
 
 def _fused_matmul(f: Body) -> str:
+    if f.attribute("transA", 0) and len(f.shape(1)) == 1:
+        raise InputError(
+            "a transposed matrix by a vector is not supported, for onnxruntime gives another product"
+        )
     factors = []
     for number, side in enumerate("AB"):
         name, rank = f.given[number], len(f.shape(number))
@@ -85,7 +88,7 @@ def _fused_matmul(f: Body) -> str:
     y = f("MatMul", *factors)
     if f.attribute("alpha", 1.0) != 1.0:
         y = f("Mul", y, f.number(f.attribute("alpha")))
-    return _activated(f, y, f.attribute("activation", ""), list(f.passed(*PARAMETERS).values()))
+    return y
 
 
 def _matmul_nbits(f: Body) -> str:
@@ -136,7 +139,12 @@ def _skip_rms_normalization(f: Body) -> tuple[str, ...]:
 
 
 def _rms_normalization(f: Body) -> str:
-    return f("RMSNormalization", *f.inputs(2), **f.passed("axis", "epsilon", "stash_type"))
+    x, gamma = f.inputs(2)
+    words = f.passed("axis", "epsilon", "stash_type")
+    if f.kind(0) == f.kind(1):
+        return f("RMSNormalization", x, gamma, **words)
+    wide = (f("Cast", each, to=TensorProto.FLOAT) for each in (x, gamma))
+    return f("Cast", f("RMSNormalization", *wide, **words), to=f.kind(1))
 
 
 def _normalized(f: Body, x: str, gamma: str, beta: str) -> str:
@@ -176,7 +184,8 @@ def _embedded(
     if not mask:
         lengths = f.constant(np.zeros(batch, np.int32))
     else:
-        lengths = f("ReduceSum", f("Cast", mask, to=TensorProto.INT32), f.whole(1), keepdims=0)
+        shown = f("Equal", mask, f.number(1, f.kind(7)))
+        lengths = f("ReduceSum", f("Cast", shown, to=TensorProto.INT32), f.whole(1), keepdims=0)
     return _normalized(f, total, *parameters), lengths, total
 
 

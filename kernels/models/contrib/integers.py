@@ -53,7 +53,7 @@ def _qlinear_softmax(f: Body) -> str:
     (x,), shape = _taken(f, 1), f.shape(0)
     if f.attribute("opset") >= SOFTMAX_OF_AN_AXIS:
         return _put(f, f("Softmax", x, **f.passed("axis")), 3)
-    axis = f.attribute("axis", 1) % len(shape)
+    axis = f.attribute("axis", -1) % len(shape)
     flat = f("Reshape", x, f.whole(prod(shape[:axis]), prod(shape[axis:])))
     return _put(f, f("Reshape", f("Softmax", flat), f.whole(*shape)), 3)
 

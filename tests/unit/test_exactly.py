@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
+from kernels.models.exactly import FACTORS, make_exact
 from kernels.models.onnx_model import read_onnx
-from kernels.models.unsigned import FACTORS, make_unsigned
 from tests import networks
 from tests.contrib import FUSED, Case, step, zero
 from tests.contrib_integers import INTEGERS
@@ -53,7 +53,7 @@ def test_products_are_exact_where_they_would_saturate(tmp_path: Path) -> None:
     for number, case in enumerate(PRODUCTS):
         model = case.typed_model()
         onnx.save(model, tmp_path / f"plain{number}.onnx")
-        make_unsigned(model)
+        make_exact(model)
         onnx.save(model, tmp_path / f"exact{number}.onnx")
         for word in ("plain", "exact"):
             np.savez(tmp_path / f"{word}{number}.npz", **case.given())

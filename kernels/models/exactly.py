@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 from kernels.operators.base import Array
 
+ROUNDING = ("accuracy_level",)
+"""Attributes by which factors are rounded to bytes first, for speed."""
 MOST_INPUTS = 16
 MIDDLE = 128
 """Between the least of the signed bytes and of the unsigned ones."""
@@ -24,6 +26,7 @@ FACTORS: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "DynamicQuantizeMatMul": ((1, -1, 3),),
     "MatMulInteger": ((1, 2, 3),),
     "MatMulIntegerToFloat": ((1, 4, 5),),
+    "MatMulNBits": (),
     "QAttention": ((1, 6, 7),),
     "QGemm": ((3, 2, 5),),
     "QLinearConv": ((3, 2, 5),),
@@ -35,14 +38,18 @@ Where the first one has none among the inputs, it is unsigned.
 """
 
 
-def make_unsigned(model: onnx.ModelProto) -> None:
-    """Shift signed constants of products, and their zero points with them.
+def make_exact(model: onnx.ModelProto) -> None:
+    """Shift signed constants of products, and their zero points with them; round no factors.
 
-    What the products are does not change.
+    What the nodes of the graph compute does not change; those of graphs inside them are left.
     """
     known = {each.name: each for each in model.graph.initializer}
     made: dict[str, Array] = {}
     for node in model.graph.node:
+        kept = [each for each in node.attribute if each.name not in ROUNDING]
+        if len(kept) < len(node.attribute):
+            del node.attribute[:]
+            node.attribute.extend(kept)
         names = [*node.input, *[""] * MOST_INPUTS]
         for factor, other, zero in FACTORS.get(node.op_type, ()):
             if not _signed(known, names[factor]) or (names[zero] and not _signed(known, names[zero])):
