@@ -143,14 +143,11 @@ def test_the_branch_that_is_taken_is_compiled(tmp_path: Path, *, holds: bool) ->
     check(tmp_path, nodes, {"x": x}, constants, ["y"])
 
 
-def test_a_condition_that_nobody_knows_yet_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("holds", [0.0, 1.0])
+def test_a_condition_that_nobody_knows_yet_chooses_at_run_time(tmp_path: Path, holds: float) -> None:
     nodes = [helper.make_node("Cast", ["b"], ["holds"], to=TensorProto.BOOL), chosen("holds", "y")]
-    path = tmp_path / "m.onnx"
-    onnx.save(networks.model(nodes, {"x": (3, 4), "b": (1,)}, ["y"]), path)
-    with pytest.raises(
-        InputError, match=r"node 'choice of y' \(If\): its condition \('holds'\) must be constant"
-    ):
-        read(path)
+    x = RANDOM.uniform(-1, 1, (3, 4)).astype(np.float32)
+    check(tmp_path, nodes, {"x": x, "b": np.full(1, holds, np.float32)}, {}, ["y"])
 
 
 def test_a_result_whose_shape_depends_on_values_is_refused(tmp_path: Path) -> None:
