@@ -58,14 +58,21 @@ def _choose(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None
         return
     chosen = f"{name}/chosen"
     emit(walk, "Reshape", [condition, constant(walk, f"{name}/none", np.zeros(0, np.int64))], [chosen])
-    sides = (_written(walk, words[key], f"{name}/{key}", (), opsets, key) for key in BRANCHES)
+    try:
+        sides = [_written(walk, words[key], f"{name}/{key}", (), opsets, key) for key in BRANCHES]
+    except InputError as error:
+        why = f"both branches are computed else, and {error}"
+        raise InputError(_decided(walk, condition, why)) from error
     for own, *pair in zip(node.output, *sides, strict=True):
         results = [walk.tensor(each) for each in pair]
         if results[0].shape != results[1].shape or results[0].dtype is not results[1].dtype:
             what = " and ".join(f"{list(each.shape)} of {each.dtype}" for each in results)
-            why = f"its branches give {what}{hint(walk.tensor(condition))}"
-            raise InputError(f"its condition ('{condition}') must be constant: {why}")
+            raise InputError(_decided(walk, condition, f"its branches give {what}"))
         emit(walk, "Where", [chosen, *pair], [own])
+
+
+def _decided(walk: Walk, condition: str, why: str) -> str:
+    return f"its condition ('{condition}') must be constant: {why}{hint(walk.draft)}"
 
 
 def _loop(walk: Walk, node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:

@@ -376,8 +376,8 @@ class View:
         """An input's value; InputError where `what` is not constant."""
         value = self.value(number)
         if value is None:
-            given = self.given(number)
-            raise InputError(f"its {what} ('{given.name}') must be constant{onnx_sequences.hint(given)}")
+            name = self.given(number).name
+            raise InputError(f"its {what} ('{name}') must be constant{onnx_sequences.hint(self._draft)}")
         return value
 
     def is_constant(self, tensor: Tensor) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from kernels.errors import InputError
+from kernels.graph.draft import Draft
 from kernels.program import ElementType, Role, Tensor
 
 Array = NDArray[Any]
@@ -28,6 +29,7 @@ MOST_JOINED = 64
 class Walk(Protocol):
     """What the reader knows of the model's names by now."""
 
+    draft: Draft
     values: dict[str, Array]
     sequences: dict[str, tuple[str, ...]]
     """Tensors in sequences, by their names."""
@@ -62,15 +64,16 @@ def known(walk: Walk, name: str, what: str, why: str) -> Array:
     """The value of an input; InputError if nobody knows it yet."""
     value = walk.values.get(name)
     if value is None:
-        raise InputError(f"its {what} ('{name}') must be constant: {why}{hint(walk.tensor(name))}")
+        raise InputError(f"its {what} ('{name}') must be constant: {why}{hint(walk.draft)}")
     return value
 
 
-def hint(tensor: Tensor) -> str:
-    """What makes an input constant, if anything does, for the end of an error."""
-    whole = tensor.dtype in (ElementType.INT32, ElementType.INT64, ElementType.BOOL)
-    fits = tensor.role is Role.INPUT and tensor.elements == 1 and whole
-    return f"; --dim {tensor.name}=... gives it a value for good" if fits else ""
+def hint(draft: Draft) -> str:
+    """How inputs of one whole number are made constant, if there are any, for the end of an error."""
+    whole = (ElementType.INT32, ElementType.INT64, ElementType.BOOL)
+    inputs = [each for each in draft.tensors.values() if each.role is Role.INPUT]
+    flags = [f"--dim {each.name}=..." for each in inputs if each.elements == 1 and each.dtype in whole]
+    return f"; {' '.join(flags)} gives what is computed of it a value for good" if flags else ""
 
 
 def emit(walk: Walk, op: str, inputs: Sequence[str], outputs: Sequence[str], **words: Any) -> None:
