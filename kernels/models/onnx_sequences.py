@@ -51,6 +51,9 @@ class Walk(Protocol):
     def need(self, names: Sequence[str]) -> None:
         """Say that these will be read."""
 
+    def count(self, elements: int) -> None:
+        """Say that so many elements of constants are computed ahead; InputError if that is too much."""
+
     def take_inside(self, nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int], where: str) -> None:
         """Take nodes that come from a node's `where`."""
 
