@@ -164,13 +164,17 @@ def need(engine: str) -> None:
     """Skip where it is bubblewrap, and that is not installed, or the system allows no namespaces."""
     if engine == "bubblewrap" and not is_here():
         pytest.skip("bubblewrap is not here: `invoke setup` brings it where it may install packages")
-    if engine == "bubblewrap" and not may_have_namespaces():
+    if engine == "bubblewrap" and not may_have_namespaces(*PROCESSES):
         pytest.skip(NO_NAMESPACES)
 
 
-def may_have_namespaces() -> bool:
-    """Whether this system lets a user have a user namespace."""
-    command = ["unshare", "--user", "--map-root-user", "--uts", "true"]
+PROCESSES = ("--pid", "--fork", "--mount-proc")
+"""Of a namespace, a view of its own processes, which containers may not have."""
+
+
+def may_have_namespaces(*more: str) -> bool:
+    """Whether this system lets a user have a user namespace, and `more` in it."""
+    command = ["unshare", "--user", "--map-root-user", "--uts", *more, "true"]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 

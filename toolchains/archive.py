@@ -56,10 +56,13 @@ class Stored(io.RawIOBase):
 
     def close(self) -> None:
         """Write the last block, the checksum, and the size modulo 2^32."""
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self._block(bytes(self._rest), last=True)
             self._put(self._crc.to_bytes(4, "little") + (self._size % (1 << 32)).to_bytes(4, "little"))
-        super().close()
+        finally:
+            super().close()
 
     def _block(self, data: bytes, *, last: bool) -> None:
         size = len(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -14,6 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,24 @@ def test_what_is_stored_is_what_any_reader_finds(pieces: list[bytes]) -> None:
         stored.write(whole)
     assert other.getvalue() == out.getvalue(), "how it was written shows"
     assert stored.sha256.hexdigest() == hashlib.sha256(out.getvalue()).hexdigest()
+
+
+class Full(io.BytesIO):
+    """A disk that takes the head alone."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() > 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_stream_that_cannot_be_ended_is_closed_all_the_same() -> None:
+    """Python 3.13 tells what fails when it is closed again, as it is forgotten."""
+    stored = Stored(Full())
+    with pytest.raises(OSError, match="No space left"):
+        stored.close()
+    assert stored.closed
+    stored.close()
 
 
 def test_an_archive_is_the_same_bytes_on_every_machine(members: dict[str, Path], tmp_path: Path) -> None:
