@@ -224,7 +224,7 @@ FUSED = [
 ]
 
 
-def few_bits(*, bits: int, terms: int, zeros: str, block: int = 16) -> Case:
+def few_bits(*, bits: int, terms: int, zeros: str, block: int = 16, level: int = 0) -> Case:
     """Weights of few bits, with zero points that are packed alike, numbers, or the middle."""
     rows, blocks = 6, -(-terms // block)
     packed = whole("b", np.uint8, rows, blocks, block * bits // 8)
@@ -244,12 +244,14 @@ def few_bits(*, bits: int, terms: int, zeros: str, block: int = 16) -> Case:
         N=rows,
         bits=bits,
         block_size=block,
-        word=f"{bits}_{terms}_{zeros}",
+        accuracy_level=level,
+        word=f"{bits}_{terms}_{zeros}_{level}",
     )
 
 
 FUSED += [
     few_bits(bits=4, terms=48, zeros=""),
+    few_bits(bits=4, terms=48, zeros="", level=4),
     few_bits(bits=4, terms=40, zeros="packed"),
     few_bits(bits=4, terms=32, zeros="float"),
     few_bits(bits=8, terms=32, zeros="packed"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class OnnxRuntime(Oracle):
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         try:
-            session = self._session(runtime, options)
+            session = self._session(options)
             names, fixed = [each.name for each in session.get_outputs()], self._fixed()
             for least in (0, 1):
                 inputs = draw_inputs(network, least)
@@ -128,12 +129,9 @@ class OnnxRuntime(Oracle):
             source="; ".join([self.identity, *said]), inputs=inputs, outputs=outputs, looser=loose
         )
 
-    def _session(self, runtime: Any, options: Any) -> Any:
+    def _session(self, options: Any) -> Any:
         """Of the model as it computes exactly; or else as it is, for not all is taken otherwise."""
-        try:
-            return runtime.InferenceSession(self._model(), options, providers=PROVIDERS)
-        except Exception:  # noqa: BLE001 - its errors share no base class
-            return runtime.InferenceSession(str(self._path), options, providers=PROVIDERS)
+        return _first([self._model, lambda: str(self._path)], options)
 
     def _model(self) -> str | bytes:
         """Its file, or what stands for that where products of bytes could saturate."""
@@ -159,9 +157,9 @@ class OnnxRuntime(Oracle):
         for tensor in model.graph.initializer:
             if tensor.name in moved:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved[tensor.name], tensor.name))
+        plain = model.SerializeToString()
         importlib.import_module("kernels.models.exactly").make_exact(model)
-        runtime = importlib.import_module("onnxruntime")
-        yield runtime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
+        yield _first([model.SerializeToString, lambda: plain], options)
 
     def _fixed(self) -> dict[str, Array]:
         """The values of inputs that the network has not, as they are constants there."""
@@ -171,6 +169,16 @@ class OnnxRuntime(Oracle):
         model = file.onnx.load(self._path, load_external_data=False)
         found: dict[str, Array] = file.fixed_inputs(model, self._dims)
         return found
+
+
+def _first(models: Sequence[Callable[[], str | bytes]], options: Any) -> Any:
+    """A session of the first model that onnxruntime takes; its error if that is none."""
+    runtime = importlib.import_module("onnxruntime")
+    *others, last = models
+    for model in others:
+        with contextlib.suppress(Exception):  # its errors share no base class
+            return runtime.InferenceSession(model(), options, providers=PROVIDERS)
+    return runtime.InferenceSession(last(), options, providers=PROVIDERS)
 
 
 def oracle_for(path: Path, dims: Mapping[str, int] | None = None) -> Oracle:

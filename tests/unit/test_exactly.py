@@ -13,6 +13,7 @@ import pytest
 
 from kernels.models.exactly import FACTORS, make_exact
 from kernels.models.onnx_model import read_onnx
+from kernels.models.oracle import OnnxRuntime
 from tests import networks
 from tests.contrib import FUSED, Case, step, zero
 from tests.contrib_integers import INTEGERS
@@ -70,3 +71,16 @@ def test_products_are_exact_where_they_would_saturate(tmp_path: Path) -> None:
             saturated.add(case.op)
     assert saturated >= {"MatMulInteger", "QLinearMatMul", "QLinearConv"}
     assert {case.op for case in PRODUCTS} == set(FACTORS)
+
+
+def test_what_onnxruntime_takes_only_as_it_is_is_asked_as_it_is(tmp_path: Path) -> None:
+    """It has no product of signed bytes by unsigned ones for this node."""
+    signed = networks.generator("signed").integers(-128, 128, (3, 20)).astype(np.int8)
+    case = Case("MatMulIntegerToFloat", signed, LARGEST[1][:20], step(0.05), step(0.01))
+    model = case.typed_model()
+    onnx.save(model, tmp_path / "m.onnx")
+    make_exact(model)
+    with pytest.raises(Exception, match="NOT_IMPLEMENTED"):
+        networks.session(model.SerializeToString())
+    asked = OnnxRuntime(tmp_path / "m.onnx").ask(read_onnx(tmp_path / "m.onnx"))
+    assert asked.source.startswith("onnxruntime")
