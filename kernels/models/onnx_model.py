@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,6 @@ class Walk:
         self._read = {name for node in model.graph.node for name in onnx_functions.read_by(node)}
         self._read |= {value.name for value in model.graph.output}
         draft.reserved.update(value.name for value in model.graph.output)
-        made = (name for node in model.graph.node for name in node.output)
-        self._spaces = {name[:at] for name in (*self._read, *made) for at in _ends(name)}
         self._elements = 0
         self.tensors: dict[str, Tensor] = {}
         self.values: dict[str, Array] = dict(weights)
@@ -192,6 +191,14 @@ class Walk:
         self._forget(name)
         for book, value in found:
             book[name] = value
+
+    @cached_property
+    def _spaces(self) -> set[str]:
+        """What names of the model's own tensors begin with, up to a sign that parts names."""
+        graph = self._model.graph
+        made = (name for node in graph.node for name in (*node.output, *onnx_functions.read_by(node)))
+        names = (*made, *(value.name for value in (*graph.input, *graph.output)))
+        return {name[:at] for name in names for at in _ends(name)}
 
     def space(self, base: str) -> str:
         """What names of tensors begin with that are put between the model's own: `base`, or more."""

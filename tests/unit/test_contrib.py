@@ -18,11 +18,12 @@ from kernels.models.inspection import inspect_onnx
 from kernels.models.onnx_file import CONTRIB
 from kernels.models.onnx_model import read_onnx
 from tests import builders, networks
-from tests.contrib import FUSED, QKV, QKV_BIAS, Case, T, W, X, real
+from tests.contrib import FUSED, Case, T, W, X, real
+from tests.contrib_attention import ATTENTION, QKV, QKV_BIAS
 from tests.contrib_integers import INTEGERS
 
 K = real("k", 2, 6, 8)
-NODES = [*FUSED, *INTEGERS]
+NODES = [*FUSED, *ATTENTION, *INTEGERS]
 
 
 @pytest.mark.parametrize("case", NODES, ids=lambda case: case.name)

@@ -16,6 +16,7 @@ from kernels.models.onnx_model import read_onnx
 from kernels.models.oracle import OnnxRuntime
 from tests import networks
 from tests.contrib import FUSED, Case, step, zero
+from tests.contrib_attention import ATTENTION
 from tests.contrib_integers import INTEGERS
 
 WITHOUT_VNNI = "Haswell"
@@ -45,7 +46,7 @@ ONNX = [
         domain="",
     ),
 ]
-PRODUCTS = [case for case in (*ONNX, *FUSED, *INTEGERS) if case.op in FACTORS]
+PRODUCTS = [case for case in (*ONNX, *FUSED, *ATTENTION, *INTEGERS) if case.op in FACTORS]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors' products do not saturate")

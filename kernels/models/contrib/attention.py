@@ -42,10 +42,8 @@ def _self_attention(
     ago = 0
     if before:
         ago = f.shape(number)[3]
-        keys, values = f.several(2, "Split", before, axis=0, num_outputs=2)
-        k = f("Concat", f("Squeeze", keys, f.whole(0)), k, axis=2)
-        v = f("Concat", f("Squeeze", values, f.whole(0)), v, axis=2)
-    present = f("Concat", *(f("Unsqueeze", each, f.whole(0)) for each in (k, v)), axis=0)
+        k, v = (f("Concat", f.row(before, at), each, axis=2) for at, each in enumerate((k, v)))
+    present = f.stacked(0, k, v)
     number, given = mask
     masks = (_masked(f, number, length + ago) if given else "", added)
     extents = (batch, heads, length, length + ago, sizes[0] // heads, sizes[2] // heads)

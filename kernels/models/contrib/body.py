@@ -129,7 +129,6 @@ def channels_last(write: Function, *images: int) -> Function:
         for number in images:
             if number < len(f.given) and f.given[number]:
                 f.given[number] = f.transposed(f.given[number], *first)
-        (y,) = [write(f)]
-        return f.transposed(str(y), *last)
+        return f.transposed(str(write(f)), *last)
 
     return written
